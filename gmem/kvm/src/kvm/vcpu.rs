@@ -1,0 +1,178 @@
+//! A vCPU of the real KVM, and its exits decoded.
+
+use gmem::Gpa;
+use gmem::launch::VcpuState;
+use gmem::ledger::Owner;
+use kvm_bindings::{KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::io::Errno;
+
+use std::sync::Arc;
+
+use super::{SlotRegions, failed, to_kvm_cpuid};
+use crate::port::{CallError, CpuidEntry, Direction, Exit, Hypercall, KernelVcpu, MsrRead, MsrWrite, PortAccess};
+
+/// A vCPU.
+#[derive(Debug)]
+pub struct KvmVcpu {
+    // Dropped first: as long as it is open, the guest can reach what its slots name.
+    fd: VcpuFd,
+    _regions: Arc<SlotRegions>,
+}
+
+impl KvmVcpu {
+    pub(super) fn new(fd: VcpuFd, regions: Arc<SlotRegions>) -> Self {
+        Self { fd, _regions: regions }
+    }
+}
+
+/// What `kvm-ioctls` made of an exit, without a borrow: some exits need fields of `kvm_run` it does not hand out.
+enum Reason {
+    Port { port: u16, direction: Direction, first: *mut u8, len: usize },
+    MmioRead(Gpa),
+    MmioWrite(Gpa),
+    Hypercall,
+    MsrRead,
+    MsrWrite,
+    MemoryFault { wanted: Owner, gpa: Gpa, size: u64 },
+    Halted,
+    Shutdown,
+    SystemEvent { kind: u32, data: Vec<u64> },
+    FailEntry { reason: u64, cpu: u32 },
+    InternalError,
+    Interrupted,
+    Other,
+}
+
+impl From<VcpuExit<'_>> for Reason {
+    fn from(exit: VcpuExit<'_>) -> Self {
+        match exit {
+            VcpuExit::IoIn(port, data) => {
+                Self::Port { port, direction: Direction::In, first: data.as_mut_ptr(), len: data.len() }
+            }
+            VcpuExit::IoOut(port, data) => {
+                Self::Port { port, direction: Direction::Out, first: data.as_ptr().cast_mut(), len: data.len() }
+            }
+            VcpuExit::MmioRead(gpa, _) => Self::MmioRead(Gpa(gpa)),
+            VcpuExit::MmioWrite(gpa, _) => Self::MmioWrite(Gpa(gpa)),
+            VcpuExit::Hypercall(_) => Self::Hypercall,
+            VcpuExit::X86Rdmsr(_) => Self::MsrRead,
+            VcpuExit::X86Wrmsr(_) => Self::MsrWrite,
+            VcpuExit::MemoryFault { flags, gpa, size } => {
+                let private = flags & u64::from(KVM_MEMORY_EXIT_FLAG_PRIVATE) != 0;
+                let wanted = if private { Owner::Private } else { Owner::Shared };
+                Self::MemoryFault { wanted, gpa: Gpa(gpa), size }
+            }
+            VcpuExit::Hlt => Self::Halted,
+            VcpuExit::Shutdown => Self::Shutdown,
+            VcpuExit::SystemEvent(kind, data) => Self::SystemEvent { kind, data: data.to_vec() },
+            VcpuExit::FailEntry(reason, cpu) => Self::FailEntry { reason, cpu },
+            VcpuExit::InternalError => Self::InternalError,
+            VcpuExit::Intr => Self::Interrupted,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The exit with its answer's place in `kvm_run`.
+fn decode(reason: Reason, run: &mut kvm_run) -> Exit<'_> {
+    let arms = &mut run.__bindgen_anon_1;
+    match reason {
+        Reason::Port { port, direction, first, len } => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let width = usize::from(unsafe { arms.io.size });
+            // SAFETY: the slice that `kvm-ioctls` made of the vCPU's `kvm_run` mapping just now; the mapping lives as
+            // long as the vCPU, which `run` borrows, and nobody else refers to these bytes.
+            let data = unsafe { std::slice::from_raw_parts_mut(first, len) };
+            Exit::Port(PortAccess { port, direction, width, data })
+        }
+        Reason::MmioRead(gpa) | Reason::MmioWrite(gpa) => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let mmio = unsafe { &mut arms.mmio };
+            let len = usize::try_from(mmio.len).unwrap_or(0).min(mmio.data.len());
+            let data = &mut mmio.data[..len];
+            if matches!(reason, Reason::MmioRead(_)) { Exit::MmioRead(gpa, data) } else { Exit::MmioWrite(gpa, data) }
+        }
+        Reason::Hypercall => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let call = unsafe { &mut arms.hypercall };
+            Exit::Hypercall(Hypercall { number: call.nr, arguments: call.args, answer: &mut call.ret })
+        }
+        Reason::MsrRead => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let msr = unsafe { &mut arms.msr };
+            Exit::MsrRead(MsrRead { index: msr.index, value: &mut msr.data, fault: &mut msr.error })
+        }
+        Reason::MsrWrite => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let msr = unsafe { &mut arms.msr };
+            Exit::MsrWrite(MsrWrite { index: msr.index, value: msr.data, fault: &mut msr.error })
+        }
+        Reason::InternalError => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union; it is plain numbers.
+            let internal = unsafe { arms.internal };
+            let count = usize::try_from(internal.ndata).unwrap_or(0).min(internal.data.len());
+            Exit::InternalError { suberror: internal.suberror, data: internal.data[..count].to_vec() }
+        }
+        Reason::MemoryFault { wanted, gpa, size } => Exit::MemoryFault { wanted, gpa, size },
+        Reason::Halted => Exit::Halted,
+        Reason::Shutdown => Exit::Shutdown,
+        Reason::SystemEvent { kind, data } => Exit::SystemEvent { kind, data },
+        Reason::FailEntry { reason, cpu } => Exit::FailEntry { reason, cpu },
+        Reason::Interrupted => Exit::Interrupted,
+        Reason::Other => Exit::Other(run.exit_reason),
+    }
+}
+
+/// Flat 64-bit segments and the control registers of `state`.
+fn long_mode(sregs: &mut kvm_sregs, state: &VcpuState) {
+    let flat = kvm_segment { limit: u32::MAX, present: 1, s: 1, g: 1, ..Default::default() };
+    sregs.cs = kvm_segment { selector: 0x10, type_: 0b1011, l: 1, ..flat };
+    let data = kvm_segment { selector: 0x18, type_: 0b0011, db: 1, ..flat };
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3.0, state.cr4, state.efer);
+}
+
+impl KernelVcpu for KvmVcpu {
+    fn set_cpuid(&mut self, entries: &[CpuidEntry]) -> Result<(), CallError> {
+        let argument = format_args!("{} entries", entries.len());
+        self.fd.set_cpuid2(&to_kvm_cpuid(entries)?).map_err(failed("KVM_SET_CPUID2", argument))
+    }
+
+    fn set_initial_state(&mut self, state: &VcpuState) -> Result<(), CallError> {
+        let mut sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS", ""))?;
+        long_mode(&mut sregs, state);
+        self.fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS", format_args!("{state:x?}")))?;
+        // Bit 1 of RFLAGS is always set; interrupts are off.
+        let regs = kvm_regs { rip: state.rip, rdi: state.rdi, rflags: 2, ..Default::default() };
+        self.fd.set_regs(&regs).map_err(failed("KVM_SET_REGS", format_args!("{state:x?}")))
+    }
+
+    fn run(&mut self) -> Result<Exit<'_>, CallError> {
+        let reason = match self.fd.run() {
+            Ok(exit) => Reason::from(exit),
+            Err(error) => match Errno::from_raw_os_error(error.errno()) {
+                Errno::INTR | Errno::AGAIN => Reason::Interrupted,
+                _ => return Err(failed("KVM_RUN", "")(error)),
+            },
+        };
+        Ok(decode(reason, self.fd.get_kvm_run()))
+    }
+
+    fn complete_exit(&mut self) -> Result<(), CallError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let result = self.fd.run().map(drop);
+        self.fd.set_kvm_immediate_exit(0);
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if error.errno() == Errno::INTR.raw_os_error() => Ok(()),
+            Err(error) => Err(failed("KVM_RUN", "immediate exit")(error)),
+        }
+    }
+
+    fn position(&self) -> Option<(Gpa, Gpa)> {
+        let regs = self.fd.get_regs().ok()?;
+        let sregs = self.fd.get_sregs().ok()?;
+        Some((Gpa(regs.rip), Gpa(sregs.cr3)))
+    }
+}

@@ -1,0 +1,40 @@
+//! What `kvm-bindings` 0.14 and `rustix` 1.1 lack of the kernel's user-space interface.
+//!
+//! Values from Linux 7.2 `include/uapi/linux/kvm.h`, `include/uapi/linux/kvm_para.h`, `include/uapi/linux/mman.h`,
+//! `arch/x86/include/uapi/asm/kvm.h` and `arch/x86/entry/syscalls/syscall_64.tbl`.
+
+use vmm_sys_util::ioctl_io_nr;
+
+// `kvm-ioctls` has it for vCPUs only; the number is the same.
+ioctl_io_nr!(KVM_GET_TSC_KHZ, kvm_bindings::KVMIO, 0xa3);
+
+/// `KVM_CREATE_GUEST_MEMFD`: the file can be mapped (Linux 6.18).
+pub(crate) const GUEST_MEMFD_FLAG_MMAP: u64 = 1 << 0;
+/// `KVM_CREATE_GUEST_MEMFD`: its pages start out shared with the host (Linux 6.18).
+pub(crate) const GUEST_MEMFD_FLAG_INIT_SHARED: u64 = 1 << 1;
+/// The hypercall a guest asks for a conversion with, and its bit in `KVM_CAP_EXIT_HYPERCALL`.
+pub(crate) const KVM_HC_MAP_GPA_RANGE: u32 = 12;
+
+/// `cachestat`: how much of a file is in the page cache (Linux 6.5). For a guest_memfd that is all it has allocated;
+/// `st_blocks` is always 0 there.
+pub(crate) const SYS_CACHESTAT: libc::c_long = 451;
+
+/// `struct cachestat_range`.
+#[repr(C)]
+pub(crate) struct CacheStatRange {
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// `struct cachestat`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct CacheStat {
+    pub cached_pages: u64,
+    pub dirty_pages: u64,
+    pub writeback_pages: u64,
+    pub evicted_pages: u64,
+    pub recently_evicted_pages: u64,
+}
+
+const _: () = assert!(size_of::<CacheStatRange>() == 16 && size_of::<CacheStat>() == 40);
