@@ -1,0 +1,305 @@
+//! The command line.
+//!
+//! Owns the commands of `tenure`, their help, and what each does with the library. Not owned: the settings of a run,
+//! which are `config`'s.
+
+pub mod endpoint;
+mod log;
+mod prove;
+pub mod run;
+pub mod terminal;
+
+use crate::check::facts::Facts;
+use crate::check::{self, NotCapable};
+use crate::config::inputs::InputError;
+use crate::config::{ConfigError, Settings, Summary};
+use crate::events::EventLogError;
+use crate::exit::{self, ExitCode};
+use crate::prove::ProofError;
+use crate::report::{GuestOutcome, RunReport};
+use crate::run::RunError;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::aot::{self, Shell};
+use endpoint::EndpointError;
+use gmem_kvm::port::CallError;
+use std::io::{self, Write};
+use std::panic::{self, UnwindSafe};
+use std::path::{Path, PathBuf};
+
+/// A virtual machine monitor for confidential VMs on Linux/KVM
+///
+/// A page's tenure ends before its key's: memory that is private to a guest belongs to that guest from the moment it
+/// exists, and no page outlives what encrypts it.
+#[derive(Debug, Parser)]
+#[command(name = "tenure", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_long_help = exit::help_table())]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `tenure` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Says what this host can do and, for everything it cannot, why and what helps
+    ///
+    /// Looks only: nothing is loaded, created or changed. The host is capable if at least one of snp, tdx and sw can be
+    /// used; none, which keeps nothing private, does not count.
+    #[command(after_long_help = help("tenure check\ntenure check --json | jq .tees.sw"))]
+    Check(CheckArgs),
+
+    /// Runs a guest with private memory until it ends
+    ///
+    /// The guest's serial console is on standard output and standard input, everything else on standard error. When
+    /// standard input is a terminal, Ctrl-A x ends the guest. SIGINT, SIGTERM and SIGHUP end it in an orderly way.
+    #[command(after_long_help = help(
+        "tenure run\n\
+         tenure run --kernel bzImage --initrd initrd.img --memory 2G --vcpus 2 --summary\n\
+         tenure run --tee sw --guise sev --kernel /boot/vmlinuz --virtio-console unix:console.sock\n\
+         tenure run --config guest.toml --memory 4G --events events.jsonl"
+    ))]
+    Run(Box<RunArgs>),
+
+    /// Shows what another process sees of a running guest's memory
+    ///
+    /// Looks through /proc/PID/maps and /proc/PID/mem, which needs the right to trace that process. No private page may
+    /// be mapped there, and the shared alias of RAM may hold nothing but what the guest has shared.
+    #[command(after_long_help = help("tenure prove --pid $(pidof tenure)\ntenure prove --pid 1234 --overwrite --json"))]
+    Prove(ProveArgs),
+
+    /// Prints completions for a shell
+    #[command(after_long_help = help("tenure completions bash > /etc/bash_completion.d/tenure"))]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
+}
+
+/// Shells we print completions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    /// GNU bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Arguments of `tenure check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Prints everything that was found as JSON; its keys do not change
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `tenure prove`.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// The process: a `tenure run` with a guest
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+
+    /// Writes over pages of the shared alias that the guest does not share; it must not notice
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Leaves what was written until standard input ends
+    #[arg(long)]
+    pub hold: bool,
+
+    /// Prints everything that was seen as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `tenure run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Reads settings from this file, TOML with the names of these options as keys; options given here win
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+
+    /// Everything else.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+fn help(examples: &str) -> String {
+    let examples: String = examples.lines().map(|line| format!("  {line}\n")).collect();
+    format!("Examples:\n{examples}\n{}", exit::help_table())
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The guest's files.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The host.
+    #[error(transparent)]
+    NotCapable(#[from] NotCapable),
+    /// The events.
+    #[error(transparent)]
+    Events(#[from] EventLogError),
+    /// The virtio-console.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Signal handlers.
+    #[error("signals cannot be caught: {0}")]
+    Signals(io::Error),
+    /// The terminal or another standard stream.
+    #[error("the guest's console cannot be set up: {0}")]
+    Console(io::Error),
+    /// The process to be looked at.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// Our own output.
+    #[error("standard output cannot be written: {0}")]
+    Output(io::Error),
+    /// KVM, although it was there a moment ago.
+    #[error(transparent)]
+    Kernel(CallError),
+    /// The run, before there was a guest.
+    #[error(transparent)]
+    Run(RunError),
+}
+
+impl CliError {
+    /// What the command's exit code is.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_)
+            | Self::Input(_)
+            | Self::Events(_)
+            | Self::Endpoint(_)
+            | Self::Proof(_)
+            | Self::Signals(_)
+            | Self::Console(_)
+            | Self::Output(_) => ExitCode::Usage,
+            Self::NotCapable(_) | Self::Kernel(_) => ExitCode::NotCapable,
+            Self::Run(error) => error.exit_code(),
+        }
+    }
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn execute(self) -> Result<ExitCode, CliError> {
+        match self.command {
+            Command::Check(args) => check(&args),
+            Command::Run(args) => run::run(*args),
+            Command::Prove(args) => prove::prove(&args),
+            Command::Completions { shell } => completions(shell),
+        }
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
+    let report = check::report(&Facts::gather(Path::new("/")));
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).map_err(|error| CliError::Output(error.into()))?
+    } else {
+        report.to_string()
+    };
+    writeln!(io::stdout(), "{text}").map_err(CliError::Output)?;
+    Ok(if report.capable { ExitCode::Success } else { ExitCode::NotCapable })
+}
+
+fn completions(shell: CompletionShell) -> Result<ExitCode, CliError> {
+    let shell = match shell {
+        CompletionShell::Bash => Shell::Bash,
+        CompletionShell::Zsh => Shell::Zsh,
+        CompletionShell::Fish => Shell::Fish,
+    };
+    // Straight to standard output it would panic where that is closed.
+    let mut script = Vec::new();
+    aot::generate(shell, &mut Cli::command(), "tenure", &mut script);
+    io::stdout().write_all(&script).map_err(CliError::Output)?;
+    Ok(ExitCode::Success)
+}
+
+/// Does `command` as a program's last word: says what went wrong and returns the exit code, whatever happens. A panic
+/// leaves the terminal as it was found, and an exit code of its own.
+pub fn guarded(command: impl FnOnce() -> Result<ExitCode, CliError> + UnwindSafe) -> ExitCode {
+    // A panic's message must be readable, and so must the shell's prompt after it.
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        terminal::restore();
+        report(panic);
+    }));
+    match panic::catch_unwind(command) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            say(&format!("error: {error}"));
+            error.exit_code()
+        }
+        Err(_) => {
+            // Unwinding has closed what there was to close, but nobody has looked at the result.
+            say("error: tenure failed internally; whether teardown was clean is not known");
+            ExitCode::TeardownNotClean
+        }
+    }
+}
+
+/// A line for people. Nothing can be done for those who closed standard error.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What must be said of a run even to those who did not ask for a summary.
+fn say_why(report: &RunReport, summary: Summary) {
+    match &report.outcome {
+        GuestOutcome::NotStarted { reason } => say(&format!("error: the guest was not started: {reason}")),
+        GuestOutcome::Crashed { reason } => say(&format!("error: the guest crashed: {reason}")),
+        GuestOutcome::FirmwareFault { fault } => say(&format!("error: the firmware gave up: {fault}")),
+        GuestOutcome::SelfTest { failed_checks: 1.. } => say("error: the self-test failed"),
+        GuestOutcome::Stopped { by } => say(&format!("the guest was stopped by {by}")),
+        GuestOutcome::PoweredOff | GuestOutcome::Reset | GuestOutcome::SelfTest { failed_checks: 0 } => {}
+    }
+    if !report.teardown.is_clean() {
+        say("error: teardown was not clean");
+        if summary == Summary::Hidden {
+            say("--summary and --events have the receipt");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    proptest! {
+        /// no-silent-trust: no command line makes us panic, and every refusal has words.
+        #[test]
+        fn no_silent_trust_any_command_line(
+            args in prop::collection::vec(
+                prop_oneof![
+                    prop::sample::select(vec![
+                        "run", "check", "completions", "bash", "--json", "--tee", "sw", "--memory", "--vcpus", "--cmdline",
+                        "--summary", "--summary=false", "--virtio-console", "--log", "--", "-h", "512M",
+                    ]).prop_map(str::to_owned),
+                    "\\PC{0,8}",
+                ],
+                0..6,
+            ),
+        ) {
+            let args = std::iter::once("tenure".to_owned()).chain(args);
+            if let Err(error) = Cli::try_parse_from(args) {
+                prop_assert!(!error.to_string().trim().is_empty());
+            }
+        }
+    }
+}

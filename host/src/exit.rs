@@ -1,0 +1,88 @@
+//! How a command ends, as a number.
+//!
+//! Owns the one table of exit codes: scripts rely on it and every command's `--help` shows it. A code means the same
+//! for every command. Not owned: the words a failure is explained with; those come with the error.
+//!
+//! Specification: our own; a code once given a meaning keeps it.
+
+use std::fmt::Write;
+
+/// What a command's exit code says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// It did what was asked.
+    Success = 0,
+    /// The command line, a configuration file, or input and output of our own are at fault.
+    Usage = 1,
+    /// This host cannot do it.
+    NotCapable = 2,
+    /// The guest was not started.
+    LaunchFailed = 3,
+    /// The guest ended in a way it did not intend.
+    GuestCrashed = 4,
+    /// Something of the guest may be left behind.
+    TeardownNotClean = 5,
+    /// Something is there that should not be.
+    Findings = 10,
+}
+
+impl ExitCode {
+    /// Every code, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Usage,
+        Self::NotCapable,
+        Self::LaunchFailed,
+        Self::GuestCrashed,
+        Self::TeardownNotClean,
+        Self::Findings,
+    ];
+
+    /// The number a shell sees.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, in one line of help.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "did what was asked; run: guest ended or was stopped on request, teardown was clean",
+            Self::Usage => "usage, configuration, or input/output",
+            Self::NotCapable => "check, run: host or platform not capable",
+            Self::LaunchFailed => "run: launch failed",
+            Self::GuestCrashed => "run: guest crashed",
+            Self::TeardownNotClean => "run: teardown not clean",
+            Self::Findings => "prove: findings",
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        code.code().into()
+    }
+}
+
+/// The table as the last paragraph of a `--help`.
+pub fn help_table() -> String {
+    let mut table = String::from("Exit codes:\n");
+    for code in ExitCode::ALL {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "  {:<2} {}", code.code(), code.meaning());
+    }
+    table.truncate(table.trim_end().len());
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_the_published_ones() {
+        let codes: Vec<u8> = ExitCode::ALL.iter().map(|code| code.code()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 10]);
+        assert!(help_table().contains("\n  5  run: teardown not clean"));
+    }
+}

@@ -1,0 +1,22 @@
+//! The program `tenure` as a library: everything around a guest.
+//!
+//! Owns the command line ([`cli`]), configuration ([`config`]), what is asked of the host before a guest starts, the
+//! run itself, and what people and programs are told about it ([`events`], [`exit`]). Not owned: guest memory, its
+//! kernel interface and its laws (`gmem`, `gmem-kvm`), and the first code in the guest (`guest-fw`).
+//!
+//! Reading order: `main.rs`, [`cli`], [`config`], then the run.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod devices;
+pub mod events;
+pub mod exit;
+pub mod firmware;
+pub mod progress;
+pub mod prove;
+pub mod report;
+pub mod run;
+pub mod stop;
+pub mod summary;

@@ -1,0 +1,293 @@
+//! What all threads of a run share.
+//!
+//! Owns the answer to each kind of exit, the counters, and how the guest's end is made known. The threads themselves
+//! are declared in [`super::threads`].
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use gmem::ledger::Owner;
+use gmem::{ByteLen, GfnRange, Gpa, PageCount};
+use gmem_kvm::convert::ConvertError;
+use gmem_kvm::port::{Direction, Hypercall, KernelVm, MsrRead, MsrWrite, PortAccess};
+use gmem_kvm::vm::VmHandle;
+use guest_fw::abi::{Doorbell, FirmwareFault};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::config::Guise;
+use crate::devices::bus::{Event as BusEvent, Outcome as BusOutcome, PioBus};
+use crate::events::{self, ConversionResult, Event, EventLog};
+use crate::report::{ConversionCounts, GuestOutcome};
+
+/// `KVM_HC_MAP_GPA_RANGE` and its attribute "encrypted" (Linux `include/uapi/linux/kvm_para.h`).
+const HYPERCALL_MAP_GPA_RANGE: u64 = 12;
+const MAP_GPA_RANGE_ENCRYPTED: u64 = 1 << 4;
+/// Errors a hypercall answers, negated (Linux `include/uapi/linux/kvm_para.h`).
+const KVM_EFAULT: u64 = 14;
+const KVM_EINVAL: u64 = 22;
+const KVM_ENOSYS: u64 = 1000;
+
+/// `MSR_AMD64_SEV`: which kind of SEV is active (AMD APM volume 2, section 15.34.10).
+pub(crate) const MSR_SEV_STATUS: u32 = 0xc001_0131;
+const SEV_STATUS_SEV: u64 = 1;
+/// `MSR_KVM_MIGRATION_CONTROL` (Linux `Documentation/virt/kvm/x86/msr.rst`): we never migrate, whatever it says.
+const MSR_KVM_MIGRATION_CONTROL: u32 = 0x4b56_4d08;
+
+/// How often a vCPU re-enters at one faulting address before that counts as a crash. Another vCPU's conversion can
+/// make an access fail once or twice; a closed or poisoned page fails forever.
+const FAULT_RETRIES: u32 = 1000;
+
+/// Shared by all threads of a run.
+#[derive(Debug)]
+pub(crate) struct Machine<V: KernelVm> {
+    pub vm: VmHandle<V>,
+    pub bus: Arc<PioBus>,
+    pub events: EventLog,
+    pub guise: Guise,
+    pub staging_bytes: ByteLen,
+    to_shared: Tally,
+    to_private: Tally,
+    refused_one: AtomicBool,
+    outcome: Mutex<Option<GuestOutcome>>,
+    warnings: Mutex<Vec<String>>,
+    ended: AtomicBool,
+    end_event: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    pages: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tally {
+    fn counts(&self) -> ConversionCounts {
+        ConversionCounts {
+            requests: self.requests.load(Ordering::Relaxed),
+            pages: self.pages.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Repeated faults of one vCPU at one place.
+#[derive(Debug, Default)]
+pub(crate) struct FaultWatch {
+    last: Option<(Gpa, Owner)>,
+    times: u32,
+}
+
+impl<V: KernelVm> Machine<V> {
+    pub(crate) fn new(
+        vm: VmHandle<V>,
+        bus: Arc<PioBus>,
+        events: EventLog,
+        guise: Guise,
+        staging_bytes: ByteLen,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            vm,
+            bus,
+            events,
+            guise,
+            staging_bytes,
+            to_shared: Tally::default(),
+            refused_one: AtomicBool::new(false),
+            to_private: Tally::default(),
+            outcome: Mutex::new(None),
+            warnings: Mutex::default(),
+            ended: AtomicBool::new(false),
+            end_event: eventfd(0, EventfdFlags::CLOEXEC)?,
+        })
+    }
+
+    /// Ends the run; the first outcome stays.
+    pub(crate) fn end(&self, outcome: GuestOutcome) {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome);
+        self.ended.store(true, Ordering::SeqCst);
+        self.vm.begin_closing();
+        // The counter cannot overflow in our lifetime, and whoever waits looks at `ended` as well.
+        let _ = rustix::io::write(&self.end_event, &1u64.to_ne_bytes());
+    }
+
+    /// Whether the run is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Readable once the run is over.
+    pub(crate) fn end_event(&self) -> BorrowedFd<'_> {
+        self.end_event.as_fd()
+    }
+
+    /// How it ended.
+    pub(crate) fn outcome(&self) -> Option<GuestOutcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Conversions to shared and to private.
+    pub(crate) fn conversions(&self) -> (ConversionCounts, ConversionCounts) {
+        (self.to_shared.counts(), self.to_private.counts())
+    }
+
+    /// A port access, item by item.
+    pub(crate) fn port(&self, vcpu: u32, access: PortAccess<'_>) {
+        for item in access.data.chunks_mut(access.width.max(1)) {
+            match access.direction {
+                Direction::In => self.bus.read(access.port, item),
+                Direction::Out => {
+                    if let BusOutcome::Event(event) = self.bus.write(access.port, item) {
+                        self.bus_event(vcpu, event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bus_event(&self, vcpu: u32, event: BusEvent) {
+        match event {
+            BusEvent::PowerOff => self.end(GuestOutcome::PoweredOff),
+            BusEvent::Reset(_) => self.end(GuestOutcome::Reset),
+            BusEvent::Doorbell { command: Doorbell::StagingDone, .. } => self.drop_staging(vcpu),
+            BusEvent::Doorbell { command: Doorbell::Mark, argument } => {
+                self.events.emit(Event::Mark { vcpu, value: argument });
+            }
+            BusEvent::Doorbell { command: Doorbell::SelfTestDone, argument } => {
+                self.end(GuestOutcome::SelfTest { failed_checks: argument });
+            }
+            BusEvent::Doorbell { command: Doorbell::Fault, argument } => {
+                let fault = match FirmwareFault::from_raw(argument) {
+                    Some(fault) => format!("{fault:?}"),
+                    None => format!("unknown fault {argument}"),
+                };
+                self.end(GuestOutcome::FirmwareFault { fault });
+            }
+            BusEvent::UnknownDoorbell { value } => {
+                self.refuse(vcpu, "doorbell", format!("unknown command {value:#x}"));
+            }
+        }
+    }
+
+    fn drop_staging(&self, vcpu: u32) {
+        match self.vm.drop_staging() {
+            Ok(true) => self.events.emit(Event::StagingDropped { bytes: self.staging_bytes.0 }),
+            Ok(false) => self.refuse(vcpu, "doorbell", "staging is gone already".to_owned()),
+            Err(error) => self.end(GuestOutcome::Crashed { reason: format!("staging cannot be dropped: {error}") }),
+        }
+    }
+
+    fn refuse(&self, vcpu: u32, request: &'static str, reason: String) {
+        // A guest can ask as often as it likes; it shall not fill the log of who runs it.
+        if self.refused_one.swap(true, Ordering::Relaxed) {
+            tracing::debug!(vcpu, request, reason, "refused");
+        } else {
+            tracing::warn!(vcpu, request, reason, "refused; further refusals are logged at level debug");
+        }
+        self.events.emit(Event::Refused { vcpu, request: request.into(), reason });
+    }
+
+    /// A hypercall: the guest asks for a conversion.
+    pub(crate) fn hypercall(&self, vcpu: u32, call: Hypercall<'_>) {
+        let [gpa, pages, attributes, ..] = call.arguments;
+        *call.answer = if call.number == HYPERCALL_MAP_GPA_RANGE {
+            let to = if attributes & MAP_GPA_RANGE_ENCRYPTED == 0 { Owner::Shared } else { Owner::Private };
+            match self.convert(vcpu, Gpa(gpa), PageCount::new(pages), to) {
+                Ok(()) => 0,
+                Err(errno) => errno.wrapping_neg(),
+            }
+        } else {
+            self.refuse(vcpu, "hypercall", format!("unknown number {}", call.number));
+            KVM_ENOSYS.wrapping_neg()
+        };
+    }
+
+    /// Carries out a guest's request, or says with which KVM errno it is refused.
+    fn convert(&self, vcpu: u32, gpa: Gpa, pages: PageCount, to: Owner) -> Result<(), u64> {
+        let tally = if to == Owner::Shared { &self.to_shared } else { &self.to_private };
+        let range = GfnRange::from_request(gpa, pages).map_err(|error| {
+            tally.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse(vcpu, "conversion", error.to_string());
+            KVM_EINVAL
+        })?;
+        let started = Instant::now();
+        let result = self.vm.convert(range, to);
+        if let Ok(converted) = &result {
+            tally.requests.fetch_add(1, Ordering::Relaxed);
+            tally.pages.fetch_add(converted.changed.get(), Ordering::Relaxed);
+        } else {
+            tally.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(error @ (ConvertError::Refused(_) | ConvertError::NoPrivateMemory)) = &result {
+            self.refuse(vcpu, "conversion", error.to_string());
+            return Err(KVM_EINVAL);
+        }
+        self.events.emit_with(|| Event::Conversion {
+            vcpu,
+            to: match to {
+                Owner::Shared => events::Owner::Shared,
+                Owner::Private => events::Owner::Private,
+            },
+            gpa: gpa.0,
+            pages: pages.get(),
+            result: match &result {
+                Ok(_) => ConversionResult::Done,
+                Err(error) => ConversionResult::Aborted { reason: error.to_string() },
+            },
+            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+        result.map(drop).map_err(|error| {
+            tracing::warn!(vcpu, %range, %error, "conversion failed");
+            KVM_EFAULT
+        })
+    }
+
+    /// An MSR that KVM left to us.
+    pub(crate) fn read_msr(&self, vcpu: u32, msr: MsrRead<'_>) {
+        if msr.index == MSR_SEV_STATUS && self.guise == Guise::Sev {
+            *msr.value = SEV_STATUS_SEV;
+        } else {
+            tracing::debug!(vcpu, index = msr.index, "read of an unknown MSR");
+            *msr.fault = 1;
+        }
+    }
+
+    /// An MSR that KVM left to us.
+    pub(crate) fn write_msr(&self, vcpu: u32, msr: MsrWrite<'_>) {
+        if msr.index != MSR_KVM_MIGRATION_CONTROL || self.guise != Guise::Sev {
+            tracing::debug!(vcpu, index = msr.index, value = msr.value, "write of an unknown MSR");
+            *msr.fault = 1;
+        }
+    }
+
+    /// An access that attributes or backing refused. Under `sw` there are no implicit conversions: either another vCPU
+    /// is converting the page, and trying again helps, or the page cannot be had.
+    pub(crate) fn memory_fault(&self, watch: &mut FaultWatch, wanted: Owner, gpa: Gpa, size: u64) {
+        if watch.last == Some((gpa, wanted)) {
+            watch.times += 1;
+        } else {
+            *watch = FaultWatch { last: Some((gpa, wanted)), times: 1 };
+        }
+        if watch.times < FAULT_RETRIES {
+            if watch.times > 2 {
+                std::thread::yield_now();
+            }
+            return;
+        }
+        let state = self.vm.page_state(gpa).map_or_else(|| "not RAM".to_owned(), |state| state.to_string());
+        let reason = format!("{wanted} access to {gpa} ({size} bytes), which is {state}");
+        self.end(GuestOutcome::Crashed { reason });
+    }
+
+    /// Something people should know at the end.
+    pub(crate) fn warn(&self, message: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+
+    /// What people should know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

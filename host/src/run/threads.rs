@@ -1,0 +1,137 @@
+//! Every thread a run has besides the main one: one for each vCPU.
+//!
+//! Owns their start, their loop and their end. A vCPU travels into its thread and comes back when the thread ends, so
+//! that teardown closes it in its place; if the thread panics, unwinding closes it, which is early but in order (the VM
+//! is still open).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use gmem_kvm::port::{Exit, KernelVcpu, KernelVm};
+use vmm_sys_util::signal::{Killable, SIGRTMIN};
+
+use super::machine::{FaultWatch, Machine};
+use crate::report::GuestOutcome;
+
+/// Exits of one vCPU by reason.
+pub(crate) type ExitCounts = BTreeMap<Cow<'static, str>, u64>;
+
+/// How often a thread that should stop is reminded. A signal that arrives just before the vCPU enters the guest is
+/// lost, so one is not enough.
+const REMIND_EVERY: Duration = Duration::from_millis(1);
+
+/// What a vCPU's thread leaves behind.
+#[derive(Debug)]
+pub(crate) struct Stopped<C> {
+    pub vcpu: C,
+    pub exits: ExitCounts,
+}
+
+/// The running vCPUs.
+#[derive(Debug)]
+pub(crate) struct VcpuThreads<V: KernelVm> {
+    threads: Vec<JoinHandle<Stopped<V::Vcpu>>>,
+}
+
+/// Ends the run if the thread it lives in panics.
+struct PanicGuard<'a, V: KernelVm> {
+    machine: &'a Machine<V>,
+    id: u32,
+}
+
+impl<V: KernelVm> Drop for PanicGuard<'_, V> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.machine.end(GuestOutcome::Crashed { reason: format!("the thread of vCPU {} panicked", self.id) });
+        }
+    }
+}
+
+impl<V: KernelVm> VcpuThreads<V> {
+    /// Starts a thread for each vCPU. If one cannot be started, the machine is told to end, and the threads that were
+    /// started come back to be stopped.
+    pub(crate) fn start(machine: &Arc<Machine<V>>, vcpus: Vec<V::Vcpu>) -> Result<Self, (io::Error, Self)> {
+        let mut started = Self { threads: Vec::new() };
+        if let Err(error) = catch_reminders() {
+            return Err((error, started));
+        }
+        for (id, vcpu) in (0..).zip(vcpus) {
+            let machine = Arc::clone(machine);
+            match Builder::new().name(format!("vcpu {id}")).spawn(move || run(id, vcpu, &machine)) {
+                Ok(thread) => started.threads.push(thread),
+                Err(error) => return Err((error, started)),
+            }
+        }
+        Ok(started)
+    }
+
+    /// Waits until every thread has left the guest for good. The machine has ended before this is called.
+    pub(crate) fn stop(self) -> Vec<Option<Stopped<V::Vcpu>>> {
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            for thread in self.threads.iter().filter(|thread| !thread.is_finished()) {
+                // A thread that has just finished cannot be signalled, and need not be.
+                let _ = thread.kill(SIGRTMIN());
+            }
+            std::thread::sleep(REMIND_EVERY);
+        }
+        self.threads.into_iter().map(|thread| thread.join().ok()).collect()
+    }
+}
+
+/// Makes the reminder interrupt `KVM_RUN` and do nothing else.
+fn catch_reminders() -> io::Result<()> {
+    signal_hook::flag::register(SIGRTMIN(), Arc::new(AtomicBool::new(false))).map(drop)
+}
+
+fn run<V: KernelVm>(id: u32, mut vcpu: V::Vcpu, machine: &Machine<V>) -> Stopped<V::Vcpu> {
+    let _guard = PanicGuard { machine, id };
+    let mut exits = BTreeMap::<&'static str, u64>::new();
+    let mut watch = FaultWatch::default();
+    while !machine.has_ended() {
+        let crash = match vcpu.run() {
+            Ok(exit) => {
+                *exits.entry(exit.name()).or_default() += 1;
+                handle(id, exit, machine, &mut watch)
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(what) = crash {
+            let place = vcpu.position().map_or_else(String::new, |(rip, cr3)| format!(", at rip={rip} with cr3={cr3}"));
+            machine.end(GuestOutcome::Crashed { reason: format!("vCPU {id}: {what}{place}") });
+        }
+    }
+    Stopped { vcpu, exits: exits.into_iter().map(|(name, count)| (Cow::from(name), count)).collect() }
+}
+
+/// Answers an exit; `Some` says why the guest cannot go on.
+fn handle<V: KernelVm>(id: u32, exit: Exit<'_>, machine: &Machine<V>, watch: &mut FaultWatch) -> Option<String> {
+    match exit {
+        Exit::Port(access) => machine.port(id, access),
+        Exit::Hypercall(call) => machine.hypercall(id, call),
+        Exit::MsrRead(msr) => machine.read_msr(id, msr),
+        Exit::MsrWrite(msr) => machine.write_msr(id, msr),
+        // Nothing is there: no device has memory-mapped registers.
+        Exit::MmioRead(gpa, data) => {
+            tracing::debug!(vcpu = id, %gpa, len = data.len(), "read where nothing is");
+            data.fill(0xff);
+        }
+        Exit::MmioWrite(gpa, data) => tracing::debug!(vcpu = id, %gpa, ?data, "write where nothing is"),
+        Exit::MemoryFault { wanted, gpa, size } => machine.memory_fault(watch, wanted, gpa, size),
+        Exit::Interrupted | Exit::Halted => {}
+        Exit::Shutdown => return Some("triple fault (shutdown)".to_owned()),
+        Exit::SystemEvent { kind, data } => return Some(format!("system event {kind} with {data:x?}")),
+        Exit::FailEntry { reason, cpu } => {
+            return Some(format!("CPU {cpu} refused to enter the guest, hardware reason {reason:#x}"));
+        }
+        Exit::InternalError { suberror, data } => {
+            return Some(format!("KVM internal error, suberror {suberror}, data {data:x?}"));
+        }
+        Exit::Other(reason) => return Some(format!("exit {reason}, which this VMM does not know")),
+    }
+    None
+}

@@ -1,0 +1,159 @@
+//! What connects the devices to the VM and to the world outside.
+//!
+//! Owns the adapters between the devices' seams and the VM's handle (interrupt lines, the shared view), and the threads
+//! that carry bytes between the consoles and their ends: declared here and nowhere else.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use gmem_kvm::port::KernelVm;
+use gmem_kvm::shared::{Guard, SharedView};
+use gmem_kvm::vm::VmHandle;
+
+use super::Ends;
+use crate::devices::interrupt::{IrqLine, Level};
+use crate::devices::memory::SharedMemory;
+use crate::devices::pipe::BytePipe;
+use crate::devices::serial::Serial;
+
+/// How long what the guest wrote last may take to reach whoever listens.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The devices' only way to guest memory: law *shared-only*.
+#[derive(Debug)]
+pub(super) struct DeviceMemory(pub SharedView);
+
+impl SharedMemory for DeviceMemory {
+    type Guard<'a> = Guard<'a>;
+
+    fn enter(&self) -> Guard<'_> {
+        self.0.enter()
+    }
+}
+
+/// A GSI of the kernel's interrupt controller.
+#[derive(Debug)]
+pub(super) struct Gsi<V: KernelVm> {
+    pub vm: VmHandle<V>,
+    pub number: u32,
+}
+
+impl<V: KernelVm> IrqLine for Gsi<V> {
+    fn set(&self, level: Level) {
+        if let Err(error) = self.vm.set_irq_line(self.number, level) {
+            tracing::warn!(%error, "interrupt lost");
+        }
+    }
+}
+
+/// The threads that carry console input and output.
+#[derive(Debug, Default)]
+pub(super) struct Carriers {
+    /// End with the run's stop signal, which their sources heed.
+    inputs: Vec<JoinHandle<()>>,
+    /// Ends when the device's pipe is closed and drained.
+    outputs: Vec<JoinHandle<()>>,
+}
+
+impl Carriers {
+    /// Starts carrying; if a thread cannot be had, those that run still can be [joined](Self::join).
+    pub(super) fn start(&mut self, ends: InputsAndOutputs, to: &Consoles) -> std::io::Result<()> {
+        if let Some(input) = ends.serial_input {
+            let serial = Arc::clone(&to.serial);
+            let carry = move || carry_input(input, |bytes| serial.enqueue_all(bytes).is_ok());
+            self.inputs.push(Builder::new().name("serial input".into()).spawn(carry)?);
+        }
+        if let Some(input) = ends.virtio_input {
+            let pipe = to.virtio_to_guest.clone();
+            let carry = move || carry_input(input, |bytes| pipe.send_all(bytes).is_ok());
+            self.inputs.push(Builder::new().name("virtio-console input".into()).spawn(carry)?);
+        }
+        for (name, pipe, output) in [
+            ("serial output", &to.serial_from_guest, ends.serial_output),
+            ("virtio-console output", &to.virtio_from_guest, ends.virtio_output),
+        ] {
+            let pipe = pipe.clone();
+            self.outputs.push(Builder::new().name(name.into()).spawn(move || carry_output(&pipe, output))?);
+        }
+        Ok(())
+    }
+
+    /// Waits for all of them, once the devices are stopped and a request to stop was made. Whoever is stuck because
+    /// nobody takes what the guest wrote is left behind: it holds nothing of the VM.
+    pub(super) fn join(self) -> Result<(), ConsoleStuck> {
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        for thread in self.inputs.into_iter().chain(self.outputs) {
+            while !thread.is_finished() {
+                if Instant::now() >= deadline {
+                    return Err(ConsoleStuck { thread: thread.thread().name().unwrap_or("console").to_owned() });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // A carrier that panicked has lost console bytes and nothing else.
+            if thread.join().is_err() {
+                tracing::error!("a console thread panicked");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nobody takes what the guest wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("{thread}: what the guest wrote last is lost, because nobody took it for {} s", DRAIN_PATIENCE.as_secs())]
+pub(super) struct ConsoleStuck {
+    thread: String,
+}
+
+/// The outer ends of both consoles.
+pub(super) struct InputsAndOutputs {
+    serial_input: Option<Box<dyn Read + Send>>,
+    serial_output: Box<dyn Write + Send>,
+    virtio_input: Option<Box<dyn Read + Send>>,
+    virtio_output: Box<dyn Write + Send>,
+}
+
+impl InputsAndOutputs {
+    pub(super) fn take_from(ends: &mut Ends) -> Self {
+        Self {
+            serial_input: ends.console_input.take(),
+            serial_output: std::mem::replace(&mut ends.console_output, Box::new(std::io::sink())),
+            virtio_input: ends.virtio_input.take(),
+            virtio_output: std::mem::replace(&mut ends.virtio_output, Box::new(std::io::sink())),
+        }
+    }
+}
+
+/// The inner ends of both consoles.
+#[derive(Debug)]
+pub(super) struct Consoles {
+    pub serial: Arc<Serial>,
+    pub serial_from_guest: BytePipe,
+    pub virtio_to_guest: BytePipe,
+    pub virtio_from_guest: BytePipe,
+}
+
+fn carry_input(mut input: Box<dyn Read + Send>, deliver: impl Fn(&[u8]) -> bool) {
+    let mut buffer = [0; 4096];
+    while let Ok(len @ 1..) = input.read(&mut buffer) {
+        if !deliver(&buffer[..len]) {
+            return;
+        }
+    }
+}
+
+fn carry_output(pipe: &BytePipe, mut output: Box<dyn Write + Send>) {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let len = pipe.receive(&mut buffer);
+        if len == 0 {
+            return;
+        }
+        // Nobody listening is no reason to hold the guest up: what cannot be written is dropped.
+        if let Err(error) = output.write_all(&buffer[..len]).and_then(|()| output.flush()) {
+            tracing::debug!(%error, len, "console output lost");
+        }
+    }
+}
