@@ -1,0 +1,44 @@
+//! Closing order, proven by the host kernel's own trace on every path a run can take, and that nothing is left then.
+//!
+//! Law *pages-before-key*. Cases run one after the other on one lab host; after each run the trace, debugfs and the
+//! receipt are looked at. `TENURE_LONG_TESTS=1` kills a hundred times instead of twelve.
+
+mod bench;
+mod ends;
+mod faults;
+#[path = "../common/harness.rs"]
+mod harness;
+mod input;
+mod kills;
+mod lifecycle;
+mod memory;
+mod trace;
+mod vmm;
+
+use std::process::ExitCode;
+
+use bench::Bench;
+use harness::Case;
+
+const CASES: [Case<Bench>; 15] = [
+    Case { name: "pages_before_key_wrong_order_is_noticed", run: lifecycle::wrong_order_is_noticed },
+    Case { name: "lifecycle_tests_pass_on_this_kernel", run: lifecycle::all_pass },
+    Case { name: "pages_before_key_normal_end", run: ends::normal_end },
+    Case { name: "pages_before_key_guest_panics", run: ends::guest_panics },
+    Case { name: "pages_before_key_guest_triple_faults", run: ends::guest_triple_faults },
+    Case { name: "pages_before_key_asked_to_end", run: ends::asked_to_end },
+    Case { name: "pages_before_key_two_at_once", run: ends::two_at_once },
+    Case { name: "pages_before_key_launch_fails", run: faults::launch_fails },
+    Case { name: "pages_before_key_running_fails", run: faults::running_fails },
+    Case { name: "pages_before_key_vcpu_thread_panics", run: faults::vcpu_thread_panics },
+    Case { name: "pages_before_key_main_thread_panics", run: faults::main_thread_panics },
+    Case { name: "bound_at_birth_descriptor_numbers", run: ends::descriptor_numbers },
+    Case { name: "pages_before_key_killed_at_random_moments", run: kills::at_random_moments },
+    Case { name: "no_silent_trust_bad_input", run: input::bad_input },
+    // Last: it is about all of them.
+    Case { name: "pages_before_key_free_memory_is_back", run: memory::is_back },
+];
+
+fn main() -> ExitCode {
+    harness::main(&CASES, Bench::prepare, Bench::recover)
+}

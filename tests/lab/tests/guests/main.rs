@@ -1,0 +1,37 @@
+//! `tenure` end to end on a lab host, with the real KVM: guests boot in private memory, convert, carry data over
+//! virtio-console and leave nothing behind.
+//!
+//! Cases run one after the other on one lab host. `TENURE_LONG_TESTS=1` makes many attempts of one; each is told with
+//! its times, and none is repeated.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod linux;
+mod memory;
+mod selftest;
+mod stress;
+mod told;
+
+use std::process::ExitCode;
+
+use common::bed::Bed;
+use common::harness::{self, Case};
+
+const CASES: [Case<Bed>; 12] = [
+    Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
+    Case { name: "debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
+    Case { name: "debian_kernel_converts_by_itself_1_vcpu", run: |bed| linux::converts_by_itself(bed, 1) },
+    Case { name: "debian_kernel_converts_by_itself_2_vcpus", run: |bed| linux::converts_by_itself(bed, 2) },
+    Case { name: "self_test_default", run: |bed| selftest::passes(bed, 1, &[]) },
+    Case { name: "self_test_8_vcpus", run: |bed| selftest::passes(bed, 8, &[]) },
+    Case { name: "self_test_6_gib", run: |bed| selftest::passes(bed, 2, &["--memory=6G"]) },
+    Case { name: "guests_survive_floating_point_elsewhere", run: selftest::survives_floating_point_elsewhere },
+    Case { name: "memory_is_single_all_private", run: |bed| memory::is_single(bed, "none") },
+    Case { name: "memory_is_single_with_shared_pages", run: |bed| memory::is_single(bed, "sev") },
+    Case { name: "conversions_to_and_fro", run: |bed| stress::converts(bed, 300, 1_500) },
+    Case { name: "conversions_to_and_fro_10000_times", run: stress::converts_10000_times },
+];
+
+fn main() -> ExitCode {
+    harness::main(&CASES, Bed::prepare, Bed::discard_host)
+}
