@@ -1,0 +1,53 @@
+//! One door for people: `cargo xtask run` and `cargo xtask test` do all their set-up on a fresh machine.
+//!
+//! Owns the choice of the place (this host, or the lab) and the set-up. What is shown of a guest comes from `tenure`
+//! itself.
+#![forbid(unsafe_code)]
+
+mod files;
+mod place;
+mod progress;
+mod proof;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs, tests and serves the lab of `tenure`
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// The main job: boots a guest with private memory, here if this host can, else in the lab
+    Run(run::Options),
+    /// Every test, those in the lab included
+    Test(test::Options),
+    /// The lab by itself: `cargo xtask lab -- --help` says what it can do
+    Lab {
+        /// Arguments of the lab's program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => test::test(&options),
+        Task::Lab { arguments } => test::lab(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
