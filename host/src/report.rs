@@ -142,6 +142,12 @@ pub struct TeardownReport {
     pub pages: Vec<PagesInState>,
     /// Discards still owed after the last retry.
     pub debts: Vec<String>,
+    /// Pages whose owner nobody knew when they were freed.
+    #[serde(default)]
+    pub in_doubt_pages: u64,
+    /// Why they were in doubt, as far as it is known.
+    #[serde(default)]
+    pub doubts: Vec<String>,
     /// Pages the kernel said it leaked.
     pub leaked_pages: u64,
     /// What was closed, in order.
@@ -213,6 +219,7 @@ impl TeardownReport {
     /// Whether nothing of the guest is known to be left.
     pub fn is_clean(&self) -> bool {
         self.debts.is_empty()
+            && self.in_doubt_pages == 0
             && self.leaked_pages == 0
             && self.steps.iter().all(|step| step.error.is_none() || step.severity == Severity::Note)
             && self.evidence.iter().all(|evidence| !matches!(evidence.verdict, Verdict::Fails { .. }))
@@ -268,6 +275,7 @@ mod tests {
         let evidence = Evidence { what: "fds".into(), verdict: Verdict::Fails { seen: "one open".into() } };
         let unclean = [
             TeardownReport { debts: vec!["0x1000+1 pages".into()], ..clean.clone() },
+            TeardownReport { in_doubt_pages: 1, ..clean.clone() },
             TeardownReport { leaked_pages: 1, ..clean.clone() },
             TeardownReport { steps: vec![step(Some("EBUSY"), Severity::Fault)], ..clean.clone() },
             TeardownReport { evidence: vec![evidence], ..clean },

@@ -128,6 +128,9 @@ fn teardown(screen: &mut Screen, teardown: &TeardownReport) {
     for debt in &teardown.debts {
         screen.line("debt", debt);
     }
+    for doubt in &teardown.doubts {
+        screen.line("in doubt", doubt);
+    }
     if teardown.leaked_pages != 0 {
         screen.line("leaked", &format!("{} pages, by the kernel", grouped(teardown.leaked_pages)));
     }

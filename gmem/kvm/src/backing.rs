@@ -101,7 +101,7 @@ impl Region {
     }
 
     /// The file, for tests that look at what is in it or take it away.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn file(&self) -> &File {
         &self.file
     }

@@ -18,6 +18,7 @@
 
 mod desk;
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use gmem::ledger::{LedgerError, Owner, PageState};
@@ -44,6 +45,26 @@ pub struct Debt {
     pub reason: String,
 }
 
+/// Pages whose owner nobody knows, because the kernel's answer proves neither that it did its part nor that it did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// Which pages; those of them that had the wanted owner before have it still.
+    pub range: GfnRange,
+    /// Whose they were to become.
+    pub to: Owner,
+    /// What the kernel answered.
+    pub reason: String,
+}
+
+/// What conversions left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Stale copies that could not be discarded.
+    pub debts: Vec<Debt>,
+    /// Owners nobody knows.
+    pub doubts: Vec<Doubt>,
+}
+
 /// What a conversion did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Converted {
@@ -51,6 +72,26 @@ pub struct Converted {
     pub changed: PageCount,
     /// Pages that had the wanted owner already.
     pub already: PageCount,
+    /// Of those that changed owner, pages whose losing side still has a copy: a [`Debt`], tried again later.
+    pub owed: PageCount,
+}
+
+/// What became of a piece whose conversion the kernel refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel certainly changed nothing, and nor did we.
+    AsBefore,
+    /// Nobody knows who owns its pages; only teardown ends that.
+    InDoubt,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsBefore => "as before",
+            Self::InDoubt => "in doubt",
+        })
+    }
 }
 
 /// Why a conversion did not happen, or only in part.
@@ -59,11 +100,13 @@ pub enum ConvertError {
     /// The ledger refuses: not RAM, or in doubt. Nothing was changed.
     #[error(transparent)]
     Refused(#[from] LedgerError),
-    /// The kernel refused; what was asked for before `range` is converted, the rest is as before.
-    #[error("cannot convert {range}: {source}; {done} before it are converted")]
+    /// The kernel refused; what was asked for before `range` is converted, what comes after it is as before.
+    #[error("cannot convert {range}: {source}; it is {fate}, {done} before it are converted")]
     Kernel {
         /// The piece that failed.
         range: GfnRange,
+        /// What became of it.
+        fate: Fate,
         /// Pages of the request that have the wanted owner all the same.
         done: PageCount,
         /// What the kernel said.
@@ -102,10 +145,10 @@ impl<V: KernelVm> Core<V> {
             if let Some(answer) = turn.wait(|| self.is_closing()) {
                 return answer;
             }
-            let mut debts = lock(&self.desk.debts);
+            let mut unsettled = lock(&self.desk.unsettled);
             if let Some(batch) = turn.lead() {
-                let refused = self.check_batch(&mut debts, &batch, owner);
-                drop(debts);
+                let refused = self.check_batch(&mut unsettled.debts, &batch, owner);
+                drop(unsettled);
                 self.carry_out(batch, &refused, owner);
             }
         }
@@ -122,7 +165,7 @@ impl<V: KernelVm> Core<V> {
     fn carry_out(&self, batch: Batch<'_>, refused: &[(GfnRange, ConvertError)], owner: Owner) {
         let mut runs: Vec<Run> = Vec::new();
         for range in batch.ranges().filter(|range| refused.iter().all(|(of, _)| of != range)) {
-            let member = Member { range, changed: 0 };
+            let member = Member { range, changed: 0, owed: 0 };
             match runs.last_mut().and_then(|run| Some((run.range.joined(range)?, run))) {
                 Some((joined, run)) => {
                     run.range = joined;
@@ -141,7 +184,7 @@ impl<V: KernelVm> Core<V> {
     fn convert_run(&self, run: &mut Run, owner: Owner) {
         for piece in pieces(run.range) {
             match self.convert_piece(piece, owner) {
-                Ok(changed) => run.members.iter_mut().for_each(|member| member.count(&changed)),
+                Ok(done) => run.members.iter_mut().for_each(|member| member.count(&done)),
                 Err(error) => {
                     run.failed = Some((piece, error));
                     break;
@@ -170,17 +213,17 @@ impl<V: KernelVm> Core<V> {
         }
     }
 
-    /// Converts what of `piece` has not got this owner yet, and returns that.
-    fn convert_piece(&self, piece: GfnRange, owner: Owner) -> Result<Vec<GfnRange>, ConvertError> {
-        let mut debts = lock(&self.desk.debts);
+    /// Converts what of `piece` has not got this owner yet.
+    fn convert_piece(&self, piece: GfnRange, owner: Owner) -> Result<PieceDone, ConvertError> {
+        let mut unsettled = lock(&self.desk.unsettled);
         if self.is_closing() {
             return Err(ConvertError::Gone);
         }
         let conversion = self.ledger.begin(piece, owner)?;
-        let parts = conversion.parts().to_vec();
-        let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        let mut done = PieceDone { changed: conversion.parts().to_vec(), owed: Vec::new() };
+        let (Some(first), Some(last)) = (done.changed.first(), done.changed.last()) else {
             conversion.abort();
-            return Ok(parts);
+            return Ok(done);
         };
         if !self.epochs.wait_for_older(|| self.is_closing()) {
             conversion.abort();
@@ -189,20 +232,24 @@ impl<V: KernelVm> Core<V> {
         // One call for all parts: pages in between have the wanted owner already, for the kernel that is no change.
         let hull = first.hull(*last);
         if let Err(source) = self.vm.set_owner(hull, owner) {
-            if changed_nothing(&source) {
+            let fate = if changed_nothing(&source) {
                 conversion.abort();
+                Fate::AsBefore
             } else {
                 conversion.in_doubt();
-            }
-            return Err(ConvertError::Kernel { range: hull, done: PageCount::default(), source });
+                unsettled.doubts.push(Doubt { range: hull, to: owner, reason: source.to_string() });
+                Fate::InDoubt
+            };
+            return Err(ConvertError::Kernel { range: hull, fate, done: PageCount::default(), source });
         }
-        for part in &parts {
+        for part in &done.changed {
             if let Err(debt) = self.discard_losing_side(*part, owner) {
-                debts.push(debt);
+                done.owed.push(debt.range);
+                unsettled.debts.push(debt);
             }
         }
         conversion.commit();
-        Ok(parts)
+        Ok(done)
     }
 
     /// Discards the copy of whoever just lost `part` to `winner`.
@@ -243,12 +290,12 @@ impl<V: KernelVm> Core<V> {
         self.desk.wake();
     }
 
-    /// Tries every debt a last time and says which remain. No conversion begins after this.
-    pub(crate) fn settle(&self) -> Vec<Debt> {
+    /// Tries every debt a last time and says what remains. No conversion begins after this.
+    pub(crate) fn settle(&self) -> Unsettled {
         self.begin_closing();
-        let mut debts = lock(&self.desk.debts);
-        self.pay(&mut debts);
-        debts.clone()
+        let mut unsettled = lock(&self.desk.unsettled);
+        self.pay(&mut unsettled.debts);
+        unsettled.clone()
     }
 }
 
@@ -260,23 +307,35 @@ struct Run {
     failed: Option<(GfnRange, ConvertError)>,
 }
 
-/// One of them. It keeps a count and not which pages changed: their number is the guest's to choose.
+/// What was done to a piece.
+struct PieceDone {
+    /// The pages that changed owner.
+    changed: Vec<GfnRange>,
+    /// Those of them whose losing side still has a copy.
+    owed: Vec<GfnRange>,
+}
+
+/// One of them. It keeps counts and not which pages changed: their number is the guest's to choose.
 struct Member {
     range: GfnRange,
     changed: u64,
+    owed: u64,
 }
 
 impl Member {
-    fn count(&mut self, changed: &[GfnRange]) {
-        let own = changed.iter().filter_map(|part| part.intersection(self.range));
-        self.changed += own.map(|part| part.pages().get()).sum::<u64>();
+    fn count(&mut self, done: &PieceDone) {
+        let own = |parts: &[GfnRange]| -> u64 {
+            parts.iter().filter_map(|part| part.intersection(self.range)).map(|part| part.pages().get()).sum()
+        };
+        self.changed += own(&done.changed);
+        self.owed += own(&done.owed);
     }
 }
 
 impl Run {
     /// The answer to the request for `range`; `None` if it is not part of this run.
     fn answer(&self, range: GfnRange) -> Option<Result<Converted, ConvertError>> {
-        let changed = self.members.iter().find(|member| member.range == range)?.changed;
+        let Member { changed, owed, .. } = *self.members.iter().find(|member| member.range == range)?;
         // Pieces are worked off from the lowest address up.
         let past_end = range.start().number() + range.pages().get();
         if let Some((piece, error)) = self.failed.as_ref().filter(|(piece, _)| piece.start().number() < past_end) {
@@ -287,7 +346,8 @@ impl Run {
             return Some(Err(error));
         }
         let already = range.pages().get() - changed;
-        Some(Ok(Converted { changed: PageCount::new(changed), already: PageCount::new(already) }))
+        let [changed, already, owed] = [changed, already, owed].map(PageCount::new);
+        Some(Ok(Converted { changed, already, owed }))
     }
 }
 

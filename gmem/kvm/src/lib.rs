@@ -21,6 +21,8 @@ pub mod port;
 pub mod probe;
 pub mod shared;
 pub mod teardown;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod uapi;

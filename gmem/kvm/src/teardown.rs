@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gmem::PageCount;
 use gmem::ledger::Census;
 
-use crate::convert::Debt;
+use crate::convert::Unsettled;
 use crate::evidence::{self, Held};
 use crate::port::KernelVm;
 use crate::vm::{Core, Resident, STAGING_SLOT, Vm, lock};
@@ -28,8 +28,9 @@ pub struct Receipt {
     pub pages: Census,
     /// Host memory the guest took when teardown began.
     pub resident: Resident,
-    /// Stale copies that could never be discarded. They are gone with the memory, but were there until now.
-    pub debts: Vec<Debt>,
+    /// What conversions left behind: stale copies that could never be discarded, and pages whose owner nobody knew.
+    /// They are gone with the memory, but were there until now.
+    pub unsettled: Unsettled,
     /// What was closed, in order.
     pub steps: Vec<ClosingStep>,
     /// Descriptors and mappings of VMs this process still holds: none after a clean teardown.
@@ -67,7 +68,8 @@ impl Receipt {
     /// count: on a dead VM none can, and closing the guest_memfd takes its pages all the same.
     pub fn is_clean(&self) -> bool {
         let closed = |step: &ClosingStep| step.problem.is_none() || matches!(step.what, Closing::Slot(_));
-        self.debts.is_empty() && self.held.is_empty() && self.pages.in_doubt.get() == 0 && self.steps.iter().all(closed)
+        let settled = self.unsettled == Unsettled::default() && self.pages.in_doubt.get() == 0;
+        settled && self.held.is_empty() && self.steps.iter().all(closed)
     }
 
     /// Whether the pages went before the key.
@@ -94,7 +96,7 @@ impl<V: KernelVm, S> Vm<V, S> {
         };
         step(Closing::VcpusStopped, None);
         let resident = core.resident();
-        let debts = core.settle();
+        let unsettled = core.settle();
         delete_slots(&core, &mut step);
         if lock(&core.gmem).take().is_some() {
             step(Closing::GuestMemfd, None);
@@ -104,7 +106,7 @@ impl<V: KernelVm, S> Vm<V, S> {
         drop(vcpus);
         step(Closing::Vcpus(count), None);
         step(Closing::Vm, close_vm(core.release()).err());
-        Receipt { pages, resident, debts, steps, held: evidence::held_by_this_process() }
+        Receipt { pages, resident, unsettled, steps, held: evidence::held_by_this_process() }
     }
 }
 

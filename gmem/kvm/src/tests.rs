@@ -1,6 +1,5 @@
 //! Tests of the laws on a kernel in memory, one file for each law, and what they share.
 
-mod fake;
 mod known_owner;
 mod no_silent_trust;
 mod no_stale_copy;
@@ -18,8 +17,10 @@ use gmem::{ByteLen, Gfn, GfnRange, Gpa, PAGE_SIZE, PageCount};
 use rustix::fs::SeekFrom;
 
 use crate::port::{CallError, VmType};
+use crate::testing::fake::{Call, FakeKernel, FakeVcpu, FakeVm, Record};
+use crate::testing::fault::{Faults, PortCall};
+use crate::testing::faulty::Faulty;
 use crate::vm::{Launching, Sealed, Vm, VmHandle};
-use fake::{Call, FakeKernel, FakeVcpu, FakeVm, Kind, Record};
 
 /// The least RAM there can be: 4096 pages.
 const SMALL: ByteLen = ByteLen(16 << 20);
@@ -37,9 +38,13 @@ fn frame(number: u64) -> Gfn {
 /// A launched VM on a kernel of its own.
 struct Rig {
     kernel: FakeKernel,
-    vm: Vm<FakeVm, Sealed>,
-    vcpus: Vec<FakeVcpu>,
+    faults: Arc<Faults>,
+    vm: Vm<TestVm, Sealed>,
+    vcpus: Vec<TestVcpu>,
 }
+
+type TestVm = Faulty<FakeVm>;
+type TestVcpu = Faulty<FakeVcpu>;
 
 impl Rig {
     fn new() -> Self {
@@ -47,26 +52,26 @@ impl Rig {
     }
 
     fn with_ram(ram: ByteLen) -> Self {
-        let kernel = FakeKernel::default();
-        let mut vm = created(&kernel, ram);
+        let (kernel, faults) = (FakeKernel::default(), Arc::<Faults>::default());
+        let mut vm = created(&kernel, &faults, ram);
         let mut vcpus = Vec::new();
         launch_steps().iter().for_each(|step| step(&mut vm, &mut vcpus).unwrap());
-        Self { kernel, vm: vm.seal(), vcpus }
+        Self { kernel, faults, vm: vm.seal(), vcpus }
     }
 
     /// A closed gate that every call of this kind comes to before it takes effect.
-    fn gate_before(&self, kind: Kind) -> Gate {
+    fn gate_before(&self, call: PortCall) -> Gate {
         let gate = Gate::default();
         let hook_gate = gate.clone();
-        self.kernel.before(kind, move |_| hook_gate.pass());
+        self.kernel.before(call, move |_| hook_gate.pass());
         gate
     }
 
     fn id(&self) -> u32 {
-        self.vm.core.vm.id()
+        self.vm.core.vm.inner().id()
     }
 
-    fn handle(&self) -> VmHandle<FakeVm> {
+    fn handle(&self) -> VmHandle<TestVm> {
         self.vm.handle()
     }
 
@@ -116,11 +121,11 @@ impl Rig {
 
     fn owner_calls(&self) -> Vec<Record> {
         let record = self.kernel.record();
-        record.into_iter().filter(|record| record.call.kind() == Kind::SetOwner).collect()
+        record.into_iter().filter(|record| record.call.kind() == Some(PortCall::SetOwner)).collect()
     }
 }
 
-type Step = fn(&mut Vm<FakeVm, Launching>, &mut Vec<FakeVcpu>) -> Result<(), crate::vm::LaunchError>;
+type Step = fn(&mut Vm<TestVm, Launching>, &mut Vec<TestVcpu>) -> Result<(), crate::vm::LaunchError>;
 
 /// What a launch does after creation, in order.
 fn launch_steps() -> Vec<Step> {
@@ -140,8 +145,9 @@ fn launch_steps() -> Vec<Step> {
     ]
 }
 
-fn created(kernel: &FakeKernel, ram: ByteLen) -> Vm<FakeVm, Launching> {
-    Vm::create(kernel, VmType::SwProtected, RamLayout::new(ram).unwrap()).unwrap()
+fn created(kernel: &FakeKernel, faults: &Arc<Faults>, ram: ByteLen) -> Vm<TestVm, Launching> {
+    Vm::create(&Faulty::new(kernel.clone(), Arc::clone(faults)), VmType::SwProtected, RamLayout::new(ram).unwrap())
+        .unwrap()
 }
 
 /// One staged region above RAM.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use gmem::ledger::Owner;
 use gmem::{ByteLen, GfnRange, Gpa, PageCount};
-use gmem_kvm::convert::ConvertError;
+use gmem_kvm::convert::{ConvertError, Converted, Fate};
 use gmem_kvm::port::{Direction, Hypercall, KernelVm, MsrRead, MsrWrite, PortAccess};
 use gmem_kvm::vm::VmHandle;
 use guest_fw::abi::{Doorbell, FirmwareFault};
@@ -233,7 +233,14 @@ impl<V: KernelVm> Machine<V> {
             gpa: gpa.0,
             pages: pages.get(),
             result: match &result {
-                Ok(_) => ConversionResult::Done,
+                Ok(Converted { owed, .. }) if owed.get() == 0 => ConversionResult::Done,
+                Ok(Converted { owed, .. }) => {
+                    let reason = format!("{owed} still have the copy of whoever lost them");
+                    ConversionResult::Debt { reason }
+                }
+                Err(error @ ConvertError::Kernel { fate: Fate::InDoubt, .. }) => {
+                    ConversionResult::InDoubt { reason: error.to_string() }
+                }
                 Err(error) => ConversionResult::Aborted { reason: error.to_string() },
             },
             duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -172,9 +172,17 @@ fn teardown(receipt: &Receipt) -> TeardownReport {
             .map(|(state, pages)| PagesInState { state: state.to_string().into(), pages: pages.get() })
             .collect(),
         debts: receipt
+            .unsettled
             .debts
             .iter()
             .map(|debt| format!("{} copy of {}: {}", debt.side, debt.range, debt.reason))
+            .collect(),
+        in_doubt_pages: receipt.pages.in_doubt.get(),
+        doubts: receipt
+            .unsettled
+            .doubts
+            .iter()
+            .map(|doubt| format!("{}, was to become {}: {}", doubt.range, doubt.to, doubt.reason))
             .collect(),
         leaked_pages: 0,
         steps: receipt.steps.iter().map(closing_step).collect(),

@@ -1,20 +1,17 @@
 //! `tenure run` on the machine's KVM, with calls of the kernel port that fail, or panic, where a test wants it.
 //!
-//! Owns the faults ([`fault`]) and the kernel that has them ([`port`]). Everything else is `tenure`'s own code, from the
-//! options to the exit code, so that what is seen of its end is what `tenure` would do. Never part of what is shipped.
+//! Owns nothing but the options: the faults and the kernel that has them are `gmem-kvm`'s, everything else is `tenure`'s
+//! own code, so that what is seen of its end is what `tenure` would do. Never part of what is shipped.
 #![forbid(unsafe_code)]
-
-mod fault;
-mod port;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use fault::{Failure, Faults, Moment};
 use gmem_kvm::kvm::KvmKernel;
-use port::Faulty;
+use gmem_kvm::testing::fault::{Failure, Faults, Moment};
+use gmem_kvm::testing::faulty::Faulty;
 use tenure::cli::{self, RunArgs};
 use tenure::exit;
 

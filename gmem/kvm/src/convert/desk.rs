@@ -11,16 +11,16 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use gmem::GfnRange;
 use gmem::ledger::Owner;
 
-use super::{ConvertError, Converted, Debt};
+use super::{ConvertError, Converted, Unsettled};
 use crate::vm::lock;
 
-/// Serialises the conversions of one VM and keeps their debts.
+/// Serialises the conversions of one VM and keeps what they left unsettled.
 #[derive(Debug, Default)]
 pub(crate) struct ConversionDesk {
     line: Mutex<Line>,
     moved: Condvar,
     /// Its lock is the conversion lock: who holds it changes owners.
-    pub(super) debts: Mutex<Vec<Debt>>,
+    pub(super) unsettled: Mutex<Unsettled>,
 }
 
 /// Requests in the order they came.
@@ -85,7 +85,7 @@ impl ConversionDesk {
 
     /// Keeps every conversion out while `work` runs.
     pub(crate) fn closed_while<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _conversion_lock = lock(&self.debts);
+        let _conversion_lock = lock(&self.unsettled);
         work()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 
 use gmem::ledger::{Owner, PageState};
@@ -9,10 +10,11 @@ use gmem::{Gfn, GfnRange};
 use proptest::prelude::*;
 use vm_memory::{GuestAddress, GuestMemory, Permissions};
 
-use super::fake::errno::{EAGAIN, EINTR, EINVAL, EIO, ENOMEM};
-use super::fake::{Call, Effect, FakeKernel, Frames, Kind, Record};
 use super::{Rig, SMALL, created, range};
-use crate::convert::ConvertError;
+use crate::convert::{ConvertError, Fate};
+use crate::testing::fake::errno::{EAGAIN, EINTR, EINVAL, EIO, ENOMEM};
+use crate::testing::fake::{Call, FakeKernel, Frames, Record};
+use crate::testing::fault::{Effect, PortCall};
 
 /// The frames the random conversions are about: around several boundaries between pieces of 2 MiB.
 const FRAMES: (u64, u64) = (440, 1400);
@@ -104,25 +106,26 @@ proptest! {
     #[test]
     fn known_owner_survives_failing_calls(
         requests in requests(),
-        faults in prop::collection::vec((prop_oneof![Just(Kind::SetOwner), Just(Kind::Discard)], 1..6u64, fault()), 0..6),
+        faults in prop::collection::vec((prop_oneof![Just(PortCall::SetOwner), Just(PortCall::Discard)], 1..6u64, fault()), 0..6),
     ) {
         let rig = Rig::new();
         for (kind, nth, (errno, effect)) in &faults {
             // A kernel that says EIO, ENOMEM or EINVAL has done nothing; a punched hole that failed was not punched.
-            let effect = if *kind == Kind::Discard { Effect::Nothing } else { *effect };
-            rig.kernel.fail(*kind, *nth, *errno, effect);
+            let effect = if *kind == PortCall::Discard { Effect::Nothing } else { *effect };
+            rig.faults.fail(*kind, *nth, *errno, effect);
         }
         let all = range(FRAMES.0, FRAMES.1);
         let mut doubtful = BTreeSet::new();
         for (request, owner) in requests {
             let before: BTreeMap<_, _> = request.frames().map(|gfn| (gfn, rig.state(gfn.number()))).collect();
             let result = rig.handle().convert(request, owner);
-            if let Err(ConvertError::Kernel { range, source, done }) = &result {
+            if let Err(ConvertError::Kernel { range, fate, source, done }) = &result {
                 prop_assert!(request.start().number() + done.get() <= range.start().number());
                 for gfn in request.frames().take(usize::try_from(done.get()).unwrap()) {
                     prop_assert_eq!(owner_of(rig.state(gfn.number())), Some(owner));
                 }
                 let nothing_done = [EIO, ENOMEM, EINVAL].contains(&source.errno);
+                prop_assert_eq!(*fate, if nothing_done { Fate::AsBefore } else { Fate::InDoubt });
                 for gfn in range.frames() {
                     let after = rig.state(gfn.number());
                     if nothing_done || owner_of(before[&gfn]) == Some(owner) {
@@ -142,7 +145,7 @@ proptest! {
                 prop_assert_eq!(owner_of(rig.state(gfn)), Some(expected), "frame {:#x}", gfn);
             }
         }
-        rig.kernel.heal();
+        rig.faults.heal();
         let (kernel, doubts) = (rig.kernel.clone(), doubtful.len() as u64);
         let receipt = rig.vm.teardown(rig.vcpus);
         prop_assert_eq!(receipt.pages.in_doubt.get(), doubts);
@@ -172,9 +175,10 @@ fn known_owner_unknown_outcome_is_in_doubt_until_teardown() {
         for (from, to) in [(Owner::Private, Owner::Shared), (Owner::Shared, Owner::Private)] {
             let rig = Rig::new();
             rig.convert(range(0x500, 4), from);
-            rig.kernel.fail(Kind::SetOwner, 1, EINTR, effect);
-            let discards =
-                |kernel: &FakeKernel| kernel.record().iter().filter(|entry| entry.call.kind() == Kind::Discard).count();
+            rig.faults.fail(PortCall::SetOwner, 1, EINTR, effect);
+            let discards = |kernel: &FakeKernel| {
+                kernel.record().iter().filter(|entry| entry.call.kind() == Some(PortCall::Discard)).count()
+            };
             let before = discards(&rig.kernel);
             assert!(matches!(rig.handle().convert(range(0x501, 2), to), Err(ConvertError::Kernel { .. })));
             assert_eq!(discards(&rig.kernel), before, "nobody knows which copy is the stale one");
@@ -207,7 +211,7 @@ fn known_owner_unknown_outcome_is_in_doubt_until_teardown() {
 #[test]
 fn known_owner_a_panic_leaves_doubt() {
     let rig = Rig::new();
-    rig.kernel.before(Kind::SetOwner, |call| {
+    rig.kernel.before(PortCall::SetOwner, |call| {
         if let Call::SetOwner { range: asked, .. } = call {
             assert!(!asked.contains(Gfn::new(0x700).unwrap()), "as planned");
         }
@@ -226,11 +230,11 @@ fn known_owner_a_panic_leaves_doubt() {
 #[test]
 fn known_owner_marking_follows_the_ledger() {
     let kernel = FakeKernel::default();
-    let mut vm = created(&kernel, SMALL);
+    let mut vm = created(&kernel, &Arc::default(), SMALL);
     vm.add_ram().unwrap();
     vm.handle().convert(range(0x100, 3), Owner::Shared).unwrap();
     vm.mark_ram_private().unwrap();
-    let private = kernel.private_frames(vm.core.vm.id());
+    let private = kernel.private_frames(vm.core.vm.inner().id());
     for gfn in 0..4096 {
         assert_eq!(private.contains(gfn), !(0x100..0x103).contains(&gfn), "{gfn:#x}");
         assert_eq!(

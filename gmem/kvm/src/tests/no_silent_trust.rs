@@ -1,14 +1,17 @@
 //! Law *no-silent-trust*: bad input is refused by name before anything is done.
 
+use std::sync::Arc;
+
 use gmem::layout::RamLayout;
 use gmem::ledger::{LedgerError, Owner};
 use gmem::{GfnRange, Gpa, PageCount};
 
-use super::fake::errno::{EINVAL, EIO};
-use super::fake::{Call, FakeKernel, Kind};
 use super::{Rig, SMALL, SPLIT, created, errno_of, range};
 use crate::convert::ConvertError;
 use crate::port::{GmemUse, KernelVm, VmType};
+use crate::testing::fake::errno::{EINVAL, EIO};
+use crate::testing::fake::{Call, FakeKernel};
+use crate::testing::fault::{Effect, Faults, PortCall};
 use crate::vm::{LaunchError, Vm};
 
 /// A guest may ask for anything; what is not RAM is refused as a whole, and the kernel hears nothing of it.
@@ -67,12 +70,12 @@ fn no_silent_trust_ranges_are_worked_off_in_pieces() {
 /// Privacy is never lost by an omission: nothing runs before RAM is private.
 #[test]
 fn no_silent_trust_no_vcpu_before_ram_is_private() {
-    let kernel = FakeKernel::default();
-    let mut vm = created(&kernel, SMALL);
+    let (kernel, faults) = (FakeKernel::default(), Arc::<Faults>::default());
+    let mut vm = created(&kernel, &faults, SMALL);
     assert!(matches!(vm.add_vcpu(), Err(LaunchError::Plan { step: "create vCPU", .. })));
     vm.add_ram().unwrap();
     assert!(vm.add_vcpu().is_err());
-    kernel.fail(Kind::SetOwner, 1, EIO, super::fake::Effect::Nothing);
+    faults.fail(PortCall::SetOwner, 1, EIO, Effect::Nothing);
     vm.mark_ram_private().unwrap_err();
     assert!(vm.add_vcpu().is_err());
     vm.mark_ram_private().unwrap();
@@ -83,11 +86,11 @@ fn no_silent_trust_no_vcpu_before_ram_is_private() {
 #[test]
 fn no_silent_trust_ram_is_marked_once() {
     let kernel = FakeKernel::default();
-    let mut vm = created(&kernel, SMALL);
+    let mut vm = created(&kernel, &Arc::default(), SMALL);
     vm.add_ram().unwrap();
     vm.mark_ram_private().unwrap();
     vm.mark_ram_private().unwrap();
-    let marks = kernel.record().iter().filter(|entry| entry.call.kind() == Kind::SetOwner).count();
+    let marks = kernel.record().iter().filter(|entry| entry.call.kind() == Some(PortCall::SetOwner)).count();
     assert_eq!(marks, 1);
 }
 
@@ -99,7 +102,12 @@ fn no_silent_trust_no_privacy_where_there_is_none() {
     vm.add_ram().unwrap();
     assert!(matches!(vm.mark_ram_private(), Err(LaunchError::Plan { step: "mark RAM private", .. })));
     assert_eq!(vm.handle().convert(range(0, 1), Owner::Private), Err(ConvertError::NoPrivateMemory));
-    assert!(!kernel.record().iter().any(|entry| matches!(entry.call.kind(), Kind::SetOwner | Kind::CreateGmem)));
+    assert!(
+        !kernel
+            .record()
+            .iter()
+            .any(|entry| matches!(entry.call.kind(), Some(PortCall::SetOwner | PortCall::CreateGmem)))
+    );
     let vcpu = vm.add_vcpu().unwrap();
     assert!(vm.seal().teardown(vec![vcpu]).is_clean());
 }
@@ -108,7 +116,7 @@ fn no_silent_trust_no_privacy_where_there_is_none() {
 #[test]
 fn no_silent_trust_errors_name_call_and_value() {
     let kernel = FakeKernel::default();
-    let mut vm = created(&kernel, SMALL);
+    let mut vm = created(&kernel, &Arc::default(), SMALL);
     vm.add_ram().unwrap();
     let again = vm.add_ram().unwrap_err();
     let LaunchError::Kernel { step: "create RAM slot", source } = &again else { panic!("{again}") };

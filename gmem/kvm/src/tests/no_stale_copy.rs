@@ -9,10 +9,11 @@ use gmem::ledger::{Owner, PageState};
 use gmem::{GfnRange, PageCount};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
-use super::fake::errno::{EAGAIN, EIO, ENOMEM};
-use super::fake::{Call, Effect, Kind};
 use super::{Rig, position, range, wait_until};
 use crate::convert::{ConvertError, Converted};
+use crate::testing::fake::Call;
+use crate::testing::fake::errno::{EAGAIN, EIO, ENOMEM};
+use crate::testing::fault::{Effect, PortCall};
 
 /// Keep out, drain, attribute, discard: what is true when the kernel is told, both ways.
 #[test]
@@ -24,7 +25,7 @@ fn no_stale_copy_order_to_private() {
     let (handle, region) = (rig.handle(), Arc::clone(&rig.vm.core.ram[0]));
     let seen = Arc::new(AtomicU64::new(0));
     let hook_seen = Arc::clone(&seen);
-    rig.kernel.before(Kind::SetOwner, move |_| {
+    rig.kernel.before(PortCall::SetOwner, move |_| {
         // Keep-out comes before the attribute.
         let guard = handle.shared().enter();
         assert!(!guard.check_range(GuestAddress(0x30_0000), 1, Permissions::Read));
@@ -49,8 +50,8 @@ fn no_stale_copy_order_to_shared() {
         assert!(!guard.check_range(GuestAddress(0x30_0000), 1, Permissions::Read));
     };
     // Keep-out holds from before the attribute until after the discard.
-    rig.kernel.before(Kind::SetOwner, refused.clone());
-    rig.kernel.before(Kind::Discard, refused);
+    rig.kernel.before(PortCall::SetOwner, refused.clone());
+    rig.kernel.before(PortCall::Discard, refused);
     rig.convert(range(0x300, 1), Owner::Shared);
     let record = rig.kernel.record();
     let told = position(&record, |call| matches!(call, Call::SetOwner { owner: Owner::Shared, .. })).unwrap();
@@ -78,7 +79,7 @@ fn no_stale_copy_drains_before_the_attribute() {
     });
     let record = rig.kernel.record();
     let left = position(&record, |call| *call == Call::Note("guard leaves")).unwrap();
-    let told = record.iter().rposition(|entry| entry.call.kind() == Kind::SetOwner).unwrap();
+    let told = record.iter().rposition(|entry| entry.call.kind() == Some(PortCall::SetOwner)).unwrap();
     assert!(left < told, "the kernel was told while an older access was under way");
 }
 
@@ -90,11 +91,11 @@ fn no_stale_copy_abort_loses_nothing() {
     for (gfn, from, to) in [(0x200, Owner::Shared, Owner::Private), (0x201, Owner::Private, Owner::Shared)] {
         rig.guest_write(gfn, 0xabcd);
         let before = rig.kernel.record().len();
-        rig.kernel.fail(Kind::SetOwner, 1, ENOMEM, Effect::Nothing);
+        rig.faults.fail(PortCall::SetOwner, 1, ENOMEM, Effect::Nothing);
         let error = rig.handle().convert(range(gfn, 1), to).unwrap_err();
         assert!(matches!(&error, ConvertError::Kernel { source, .. } if source.errno == ENOMEM), "{error}");
         assert_eq!(rig.guest_read(gfn), 0xabcd, "lost by a failed conversion from {from}");
-        assert!(!rig.kernel.record()[before..].iter().any(|entry| entry.call.kind() == Kind::Discard));
+        assert!(!rig.kernel.record()[before..].iter().any(|entry| entry.call.kind() == Some(PortCall::Discard)));
         rig.assert_agrees(range(gfn, 1));
         // Nothing stands in the way of another try.
         rig.convert(range(gfn, 1), to);
@@ -107,8 +108,9 @@ fn no_stale_copy_abort_loses_nothing() {
 fn no_stale_copy_failed_private_discard_is_a_debt() {
     let rig = Rig::new();
     rig.guest_write(0x300, 0x5ec_1e7);
-    rig.kernel.fail_always(Kind::Discard, EIO);
-    rig.convert(range(0x300, 1), Owner::Shared);
+    rig.faults.fail_always(PortCall::Discard, EIO);
+    let converted = rig.handle().convert(range(0x300, 1), Owner::Shared).unwrap();
+    assert_eq!((converted.changed.get(), converted.owed.get()), (1, 1));
     assert_eq!(rig.state(0x300), PageState::Shared);
     assert_eq!(rig.guest_read(0x300), 0, "the new owner starts with nothing");
     assert!(rig.kernel.has_private_copy(rig.id(), 0x300));
@@ -123,7 +125,7 @@ fn no_stale_copy_failed_private_discard_is_a_debt() {
     assert_eq!(rig.state(0x300), PageState::Shared);
 
     // Whoever asks for anything pays.
-    rig.kernel.heal();
+    rig.faults.heal();
     rig.convert(range(0x400, 1), Owner::Shared);
     assert!(!rig.kernel.has_private_copy(rig.id(), 0x300));
     rig.convert(range(0x300, 1), Owner::Private);
@@ -154,12 +156,12 @@ fn no_stale_copy_failed_shared_discard_is_a_debt() {
 fn no_stale_copy_debts_are_on_the_receipt() {
     let rig = Rig::new();
     rig.guest_write(0x300, 1);
-    rig.kernel.fail_always(Kind::Discard, EIO);
+    rig.faults.fail_always(PortCall::Discard, EIO);
     rig.convert(range(0x2ff, 2), Owner::Shared);
     let kernel = rig.kernel.clone();
     let receipt = rig.vm.teardown(rig.vcpus);
-    assert_eq!(receipt.debts.len(), 1);
-    assert_eq!((receipt.debts[0].range, receipt.debts[0].side), (range(0x2ff, 2), Owner::Private));
+    assert_eq!(receipt.unsettled.debts.len(), 1);
+    assert_eq!((receipt.unsettled.debts[0].range, receipt.unsettled.debts[0].side), (range(0x2ff, 2), Owner::Private));
     assert!(!receipt.is_clean());
     assert!(receipt.pages_before_key());
     assert!(kernel.is_empty());
@@ -170,10 +172,10 @@ fn no_stale_copy_debts_are_on_the_receipt() {
 fn no_stale_copy_teardown_pays() {
     let rig = Rig::new();
     rig.guest_write(0x300, 1);
-    rig.kernel.fail(Kind::Discard, 1, EIO, Effect::Nothing);
+    rig.faults.fail(PortCall::Discard, 1, EIO, Effect::Nothing);
     rig.convert(range(0x300, 1), Owner::Shared);
     let receipt = rig.vm.teardown(rig.vcpus);
-    assert!(receipt.debts.is_empty() && receipt.is_clean());
+    assert!(receipt.unsettled.debts.is_empty() && receipt.is_clean());
 }
 
 /// A request waits for an earlier one that overlaps it, as a whole: the last one wins on every page.
@@ -181,7 +183,7 @@ fn no_stale_copy_teardown_pays() {
 fn no_stale_copy_overlapping_requests_serialise() {
     let rig = Rig::new();
     let (first, second) = (range(0, 2048), range(1024, 2048));
-    let gate = rig.gate_before(Kind::SetOwner);
+    let gate = rig.gate_before(PortCall::SetOwner);
     let (one, other) = (rig.handle(), rig.handle());
     thread::scope(|scope| {
         let one = scope.spawn(move || one.convert(first, Owner::Shared));
@@ -209,7 +211,7 @@ fn asked_at_once(rig: &Rig, requests: &[(GfnRange, Owner)]) -> (Vec<Call>, Vec<R
     // Not shared by an earlier call of this.
     let far = range(0xf00 + requests.len() as u64, 1);
     let told = rig.owner_calls().len() + 1;
-    let gate = rig.gate_before(Kind::SetOwner);
+    let gate = rig.gate_before(PortCall::SetOwner);
     let first = rig.handle();
     let answers = thread::scope(|scope| {
         let first = scope.spawn(move || first.convert(far, Owner::Shared));
@@ -229,7 +231,7 @@ fn asked_at_once(rig: &Rig, requests: &[(GfnRange, Owner)]) -> (Vec<Call>, Vec<R
 }
 
 fn converted(changed: u64, already: u64) -> Converted {
-    Converted { changed: PageCount::new(changed), already: PageCount::new(already) }
+    Converted { changed: PageCount::new(changed), already: PageCount::new(already), owed: PageCount::default() }
 }
 
 /// Requests that adjoin each other and wait at the same time are carried out as one, whatever order they came in;
@@ -268,11 +270,11 @@ fn no_stale_copy_merging_overtakes_nobody() {
 #[test]
 fn no_stale_copy_merged_requests_fail_for_themselves() {
     let rig = Rig::new();
-    rig.kernel.fail(Kind::SetOwner, 1, EAGAIN, Effect::Nothing);
+    rig.faults.fail(PortCall::SetOwner, 1, EAGAIN, Effect::Nothing);
     rig.handle().convert(range(0x301, 1), Owner::Shared).unwrap_err();
     assert_eq!(rig.state(0x301), PageState::InDoubt);
     // The one far away is the first call, [0x1ff, 0x200) the second, [0x200, 0x201) the third.
-    rig.kernel.fail(Kind::SetOwner, 3, ENOMEM, Effect::Nothing);
+    rig.faults.fail(PortCall::SetOwner, 3, ENOMEM, Effect::Nothing);
     let pages = [0x1ff, 0x200, 0x300, 0x301, 0x302].map(|first| (range(first, 1), Owner::Shared));
     let (_, answers) = asked_at_once(&rig, &pages[..2]);
     assert_eq!(answers[0], Ok(converted(1, 0)));
@@ -291,7 +293,7 @@ fn no_stale_copy_merged_requests_fail_for_themselves() {
 fn no_stale_copy_conversion_stops_at_closing() {
     let rig = Rig::new();
     let (handle, calls) = (rig.handle(), AtomicU64::new(0));
-    rig.kernel.before(Kind::SetOwner, move |_| {
+    rig.kernel.before(PortCall::SetOwner, move |_| {
         if calls.fetch_add(1, Ordering::SeqCst) == 1 {
             handle.begin_closing();
         }
@@ -307,7 +309,7 @@ fn no_stale_copy_conversion_stops_at_closing() {
 #[test]
 fn no_stale_copy_waiting_request_stops_at_closing() {
     let rig = Rig::new();
-    let gate = rig.gate_before(Kind::SetOwner);
+    let gate = rig.gate_before(PortCall::SetOwner);
     let (one, other) = (rig.handle(), rig.handle());
     thread::scope(|scope| {
         let one = scope.spawn(move || one.convert(range(0, 1), Owner::Shared));

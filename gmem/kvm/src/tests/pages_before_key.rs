@@ -3,18 +3,20 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use gmem::Gpa;
 use gmem::ledger::Owner;
 
-use super::fake::errno::{EINTR, EIO, ENOMEM};
-use super::fake::{Call, Effect, FakeKernel, FakeVcpu, FakeVm, GuestFault, Kind};
-use super::{Rig, SMALL, SPLIT, created, launch_steps, position, range};
+use super::{Rig, SMALL, SPLIT, TestVcpu, TestVm, created, launch_steps, position, range};
 use crate::convert::ConvertError;
 use crate::port::Level;
 use crate::teardown::{Closing, Receipt};
+use crate::testing::fake::errno::{EINTR, EIO, ENOMEM};
+use crate::testing::fake::{Call, FakeKernel, GuestFault};
+use crate::testing::fault::{Effect, Faults, PortCall};
+use crate::testing::faulty::Faulty;
 use crate::vm::{Failed, LaunchError, Vm};
 
 /// The kernel's own record of what was freed when.
@@ -57,8 +59,8 @@ fn rank(what: Closing) -> u8 {
 }
 
 /// Launches until a step fails, then gives up as the host does.
-fn launch_and_fail(kernel: &FakeKernel) -> Result<(), (Vm<FakeVm, Failed>, Vec<FakeVcpu>)> {
-    let mut vm = created(kernel, SPLIT);
+fn launch_and_fail(kernel: &FakeKernel, faults: &Arc<Faults>) -> Result<(), (Vm<TestVm, Failed>, Vec<TestVcpu>)> {
+    let mut vm = created(kernel, faults, SPLIT);
     let mut vcpus = Vec::new();
     for step in launch_steps() {
         if let Err(error) = step(&mut vm, &mut vcpus) {
@@ -75,18 +77,18 @@ fn launch_and_fail(kernel: &FakeKernel) -> Result<(), (Vm<FakeVm, Failed>, Vec<F
 fn pages_before_key_after_each_failed_launch_step() {
     let mut failures = 0;
     for kind in [
-        Kind::CreateGmem,
-        Kind::CreateSlot,
-        Kind::SetOwner,
-        Kind::EnableConversionRequests,
-        Kind::TrapMsrs,
-        Kind::CreateInterruptController,
-        Kind::CreateVcpu,
+        PortCall::CreateGmem,
+        PortCall::CreateSlot,
+        PortCall::SetOwner,
+        PortCall::EnableConversionRequests,
+        PortCall::TrapMsrs,
+        PortCall::CreateInterruptController,
+        PortCall::CreateVcpu,
     ] {
         for nth in 1.. {
-            let kernel = FakeKernel::default();
-            kernel.fail(kind, nth, ENOMEM, Effect::Nothing);
-            let Err((vm, vcpus)) = launch_and_fail(&kernel) else { break };
+            let (kernel, faults) = (FakeKernel::default(), Arc::<Faults>::default());
+            faults.fail(kind, nth, ENOMEM, Effect::Nothing);
+            let Err((vm, vcpus)) = launch_and_fail(&kernel, &faults) else { break };
             failures += 1;
             assert!(matches!(vm.why(), LaunchError::Kernel { source, .. } if source.errno == ENOMEM), "{}", vm.why());
             let receipt = vm.teardown(vcpus);
@@ -101,10 +103,10 @@ fn pages_before_key_after_each_failed_launch_step() {
 /// A VM that could not be created leaves nothing.
 #[test]
 fn pages_before_key_no_vm_at_all() {
-    let kernel = FakeKernel::default();
-    kernel.fail(Kind::CreateVm, 1, ENOMEM, Effect::Nothing);
+    let (kernel, faults) = (FakeKernel::default(), Arc::<Faults>::default());
+    faults.fail(PortCall::CreateVm, 1, ENOMEM, Effect::Nothing);
     let ram = gmem::layout::RamLayout::new(SMALL).unwrap();
-    let error = Vm::create(&kernel, crate::port::VmType::SwProtected, ram).unwrap_err();
+    let error = Vm::create(&Faulty::new(kernel.clone(), faults), crate::port::VmType::SwProtected, ram).unwrap_err();
     assert!(error.to_string().starts_with("create VM: KVM_CREATE_VM("), "{error}");
     assert!(kernel.is_empty());
 }
@@ -115,7 +117,7 @@ fn pages_before_key_from_every_stage() {
     for done in 0..=launch_steps().len() {
         for sealed in [false, true] {
             let kernel = FakeKernel::default();
-            let mut vm = created(&kernel, SMALL);
+            let mut vm = created(&kernel, &Arc::default(), SMALL);
             let mut vcpus = Vec::new();
             launch_steps().iter().take(done).for_each(|step| step(&mut vm, &mut vcpus).unwrap());
             let count = vcpus.len();
@@ -154,7 +156,7 @@ fn pages_before_key_on_a_dead_vm() {
 #[test]
 fn pages_before_key_when_slots_cannot_be_deleted() {
     let rig = Rig::new();
-    rig.kernel.fail_always(Kind::DeleteSlot, EINTR);
+    rig.faults.fail_always(PortCall::DeleteSlot, EINTR);
     let kernel = rig.kernel.clone();
     let receipt = rig.vm.teardown(rig.vcpus);
     assert_in_order(&kernel, &receipt);
@@ -215,7 +217,7 @@ fn pages_before_key_handles_of_a_gone_vm() {
 #[test]
 fn pages_before_key_with_a_thread_stuck_in_a_call() {
     let rig = Rig::new();
-    let gate = rig.gate_before(Kind::SetIrqLine);
+    let gate = rig.gate_before(PortCall::SetIrqLine);
     let kernel = rig.kernel.clone();
     thread::scope(|scope| {
         let handle = rig.handle();
@@ -250,7 +252,7 @@ fn pages_before_key_after_a_panic() {
 
     // vCPUs that live on in their threads: the key stays until they are gone, the pages don't.
     let rig = Rig::new();
-    let (kernel, vcpus, id) = (rig.kernel.clone(), rig.vcpus, rig.vm.core.vm.id());
+    let (kernel, vcpus, id) = (rig.kernel.clone(), rig.vcpus, rig.vm.core.vm.inner().id());
     drop(rig.vm);
     assert_eq!(kernel.guest_read(id, 9), Err(GuestFault::NoPrivatePage));
     assert!(position(&kernel.record(), |call| matches!(call, Call::PagesFreed { .. })).is_some());
@@ -263,7 +265,7 @@ fn pages_before_key_after_a_panic() {
 #[test]
 fn pages_before_key_after_a_panic_with_a_thread_inside() {
     let rig = Rig::new();
-    let gate = rig.gate_before(Kind::SetIrqLine);
+    let gate = rig.gate_before(PortCall::SetIrqLine);
     let kernel = rig.kernel.clone();
     thread::scope(|scope| {
         let handle = rig.handle();
@@ -301,7 +303,7 @@ fn pages_before_key_receipt_counts() {
     rig.convert(range(0x10, 3), Owner::Shared);
     rig.guest_write(0x10, 1);
     (0x100..0x105).for_each(|gfn| rig.guest_write(gfn, gfn));
-    rig.kernel.fail(Kind::SetOwner, 1, EINTR, Effect::Nothing);
+    rig.faults.fail(PortCall::SetOwner, 1, EINTR, Effect::Nothing);
     rig.handle().convert(range(0x20, 2), Owner::Shared).unwrap_err();
     let receipt = rig.vm.teardown(rig.vcpus);
     assert_eq!((receipt.pages.shared.get(), receipt.pages.in_doubt.get()), (3, 2));

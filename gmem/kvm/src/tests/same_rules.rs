@@ -1,7 +1,7 @@
 //! The fake kernel keeps the rules that the machine's kernel is asked about in `gmem/kvm/tests/lifecycle`.
 
-use super::fake::FakeKernel;
 use crate::port::{GmemUse, VmType};
+use crate::testing::fake::FakeKernel;
 use rules::Asked;
 
 #[path = "../../tests/lifecycle/rules.rs"]

@@ -8,10 +8,11 @@ use std::time::Duration;
 use gmem::ledger::{Owner, PageState};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
-use super::fake::errno::EINTR;
-use super::fake::{Call, Effect, Kind};
 use super::{NEVER, Rig, SPLIT, range, wait_until};
 use crate::convert::ConvertError;
+use crate::testing::fake::Call;
+use crate::testing::fake::errno::EINTR;
+use crate::testing::fault::{Effect, PortCall};
 
 fn may_touch(guard: &impl GuestMemory, address: u64, len: usize) -> bool {
     let checked = guard.check_range(GuestAddress(address), len, Permissions::ReadWrite);
@@ -34,7 +35,7 @@ fn may_touch(guard: &impl GuestMemory, address: u64, len: usize) -> bool {
 fn shared_only_refuses_what_is_not_shared() {
     let rig = Rig::new();
     rig.convert(range(0x10, 4), Owner::Shared);
-    rig.kernel.fail(Kind::SetOwner, 1, EINTR, Effect::Done);
+    rig.faults.fail(PortCall::SetOwner, 1, EINTR, Effect::Done);
     rig.handle().convert(range(0x13, 1), Owner::Private).unwrap_err();
     let handle = rig.handle();
     let guard = handle.shared().enter();
@@ -174,7 +175,7 @@ fn shared_only_a_stuck_guard_does_not_stop_teardown() {
     assert_eq!(converted, Err(ConvertError::Gone));
     assert!(receipt.is_clean(), "{receipt:?}");
     assert_eq!(receipt.pages.shared.get(), 1, "an aborted conversion changes nothing");
-    let told_now = kernel.record().iter().filter(|entry| entry.call.kind() == Kind::SetOwner).count();
+    let told_now = kernel.record().iter().filter(|entry| entry.call.kind() == Some(PortCall::SetOwner)).count();
     assert_eq!(told_now, told);
     assert!(kernel.is_empty());
     // The guard's memory is still there, though nothing new can be reached in it.
@@ -195,7 +196,7 @@ fn shared_only_no_write_lands_after_its_conversion_began() {
 
     // When the kernel is told, all that was under way must have landed: the page does not change any more.
     let (hook_late, region) = (Arc::clone(&late), Arc::clone(&rig.vm.core.ram[0]));
-    rig.kernel.before(Kind::SetOwner, move |call| {
+    rig.kernel.before(PortCall::SetOwner, move |call| {
         let Call::SetOwner { range, owner: Owner::Private } = call else { return };
         let look = || {
             let mut stamps = Vec::new();

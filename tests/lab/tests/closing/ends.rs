@@ -5,9 +5,9 @@ use tenure::report::GuestOutcome;
 use tenure::stop::StopReason;
 
 use crate::bench::{Bench, linux, self_test};
-use crate::harness::Verdict;
 use crate::trace::Lives;
 use crate::vmm::{Ended, Program, Vmm};
+use test_harness::Verdict;
 
 const SIGHUP: u32 = 1;
 const SIGINT: u32 = 2;

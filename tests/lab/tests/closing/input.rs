@@ -5,8 +5,8 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 use crate::bench::{Bench, INITRD, KERNEL, linux};
-use crate::harness::Verdict;
 use crate::vmm::Program;
+use test_harness::Verdict;
 
 /// Fields of the setup header (Linux `Documentation/arch/x86/boot.rst`).
 const PREF_ADDRESS: usize = 0x258;

@@ -9,8 +9,8 @@ use tenure_lab::Status;
 
 use crate::bench::{Bench, self_test};
 use crate::ends::start_linux;
-use crate::harness::{Verdict, long};
 use crate::vmm::{Program, Vmm};
+use test_harness::{Verdict, long};
 
 const SIGKILL: u32 = 9;
 const KILLS: u32 = 12;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tenure_lab::Command;
 
 use crate::bench::{Bench, LIFECYCLE};
-use crate::harness::Verdict;
+use test_harness::Verdict;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Cases that can only be asked with private memory: were all of them skipped, nothing would have been asked.

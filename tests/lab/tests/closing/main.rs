@@ -6,8 +6,6 @@
 mod bench;
 mod ends;
 mod faults;
-#[path = "../common/harness.rs"]
-mod harness;
 mod input;
 mod kills;
 mod lifecycle;
@@ -18,7 +16,7 @@ mod vmm;
 use std::process::ExitCode;
 
 use bench::Bench;
-use harness::Case;
+use test_harness::Case;
 
 const CASES: [Case<Bench>; 15] = [
     Case { name: "pages_before_key_wrong_order_is_noticed", run: lifecycle::wrong_order_is_noticed },
@@ -40,5 +38,5 @@ const CASES: [Case<Bench>; 15] = [
 ];
 
 fn main() -> ExitCode {
-    harness::main(&CASES, Bench::prepare, Bench::recover)
+    test_harness::main(&CASES, Bench::prepare, Bench::recover)
 }

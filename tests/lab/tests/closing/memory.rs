@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use tenure_lab::Host;
 
 use crate::bench::{Bench, self_test};
-use crate::harness::Verdict;
 use crate::vmm::Program;
+use test_harness::Verdict;
 
 /// Samples of free memory, of which the best counts: what somebody uses for a moment is no leak.
 const SAMPLES: u32 = 5;

@@ -8,8 +8,8 @@ use tenure::report::{ConversionCounts, GuestOutcome};
 use tenure_lab::{Command, Host};
 
 use crate::common::bed::{self, Bed, DEBIAN_KERNEL, INITRD, PEER, TENURE};
-use crate::common::harness::{Verdict, long};
 use crate::common::vmm::{Ended, Vmm};
+use test_harness::{Verdict, long};
 
 /// Boots in a row of each kind when the long counts are asked for.
 const LONG_ATTEMPTS: u32 = 20;

@@ -15,7 +15,7 @@ mod told;
 use std::process::ExitCode;
 
 use common::bed::Bed;
-use common::harness::{self, Case};
+use test_harness::Case;
 
 const CASES: [Case<Bed>; 12] = [
     Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
@@ -33,5 +33,5 @@ const CASES: [Case<Bed>; 12] = [
 ];
 
 fn main() -> ExitCode {
-    harness::main(&CASES, Bed::prepare, Bed::discard_host)
+    test_harness::main(&CASES, Bed::prepare, Bed::discard_host)
 }

@@ -4,10 +4,10 @@ use anyhow::{Context, Result, ensure};
 use tenure_lab::{Command, Host};
 
 use crate::common::bed::{self, Bed, TENURE};
-use crate::common::harness::Verdict;
 use crate::common::vmm::Vmm;
 use crate::linux;
 use crate::told::Trace;
+use test_harness::Verdict;
 
 const PAGE_SIZE: u64 = 4096;
 /// What `tenure` and the kernel may need besides the guest's pages.

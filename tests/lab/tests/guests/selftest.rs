@@ -5,8 +5,8 @@ use tenure::report::GuestOutcome;
 use tenure_lab::Command;
 
 use crate::common::bed::{Bed, FPU_RESTORES, TENURE};
-use crate::common::harness::Verdict;
 use crate::common::vmm::{Ended, Vmm};
+use test_harness::Verdict;
 
 const BESIDE_FLOATING_POINT: u32 = 5;
 

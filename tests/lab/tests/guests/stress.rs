@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use tenure_lab::{Command, Host};
 
 use crate::common::bed::{Bed, PEER};
-use crate::common::harness::{Verdict, long};
 use crate::common::vmm::Vmm;
 use crate::linux;
 use crate::memory::Cgroup;
 use crate::selftest;
 use crate::told::Trace;
+use test_harness::{Verdict, long};
 
 /// One sends over virtio-console while two convert; then all three convert.
 const VCPUS: u32 = 3;

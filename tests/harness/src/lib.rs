@@ -1,7 +1,9 @@
-//! Runs cases one after the other: they share one lab host, so libtest's threads are of no use.
+//! Runs cases one after the other: they share something, a lab host or a count, so libtest's threads are of no use.
 //!
 //! Owns the command line (a subset of libtest's), the lines it prints and the exit code. A case that fails does not keep
 //! the others from running, and nothing is tried twice.
+
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,7 +11,8 @@ use std::time::Instant;
 use anyhow::Result;
 
 /// A case.
-pub(crate) struct Case<C> {
+#[derive(Debug)]
+pub struct Case<C> {
     /// What it proves, as a name of a function would say it.
     pub name: &'static str,
     /// Proves it; the context is shared by all cases.
@@ -17,7 +20,8 @@ pub(crate) struct Case<C> {
 }
 
 /// How a case that did not fail ended.
-pub(crate) enum Verdict {
+#[derive(Debug)]
+pub enum Verdict {
     /// It proved what its name says.
     Passed,
     /// It cannot run here.
@@ -62,7 +66,7 @@ impl Arguments {
 }
 
 /// Runs the cases the command line asks for. `prepare` is called if there are any; `recover` after one that failed.
-pub(crate) fn main<C>(cases: &[Case<C>], prepare: impl FnOnce() -> Result<C>, recover: fn(&mut C)) -> ExitCode {
+pub fn main<C>(cases: &[Case<C>], prepare: impl FnOnce() -> Result<C>, recover: fn(&mut C)) -> ExitCode {
     let arguments = match Arguments::read(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(problem) => {
@@ -116,6 +120,6 @@ pub(crate) fn main<C>(cases: &[Case<C>], prepare: impl FnOnce() -> Result<C>, re
 }
 
 /// Whether the long counts are asked for, as `cargo xtask test --long` does.
-pub(crate) fn long() -> bool {
+pub fn long() -> bool {
     std::env::var_os("TENURE_LONG_TESTS").is_some_and(|value| !value.is_empty() && value != "0")
 }

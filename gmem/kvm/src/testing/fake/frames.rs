@@ -6,20 +6,28 @@ use gmem::GfnRange;
 
 const BITS: u64 = u64::BITS as u64;
 
+/// Guest frames.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Frames(BTreeMap<u64, u64>);
+pub struct Frames(BTreeMap<u64, u64>);
 
 impl Frames {
-    pub(crate) fn contains(&self, gfn: u64) -> bool {
+    /// Whether it is among them.
+    pub fn contains(&self, gfn: u64) -> bool {
         self.0.get(&(gfn / BITS)).is_some_and(|word| word >> (gfn % BITS) & 1 == 1)
     }
 
-    pub(crate) fn len(&self) -> u64 {
+    /// How many there are.
+    pub fn len(&self) -> u64 {
         self.0.values().map(|word| u64::from(word.count_ones())).sum()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds frames, and says how many were not there.
-    pub(crate) fn insert(&mut self, range: GfnRange) -> u64 {
+    pub fn insert(&mut self, range: GfnRange) -> u64 {
         let before = self.len();
         for (index, mask) in words(range) {
             *self.0.entry(index).or_default() |= mask;
@@ -28,7 +36,7 @@ impl Frames {
     }
 
     /// Takes frames out, and says how many were there.
-    pub(crate) fn remove(&mut self, range: GfnRange) -> u64 {
+    pub fn remove(&mut self, range: GfnRange) -> u64 {
         let before = self.len();
         for (index, mask) in words(range) {
             if let Some(word) = self.0.get_mut(&index) {

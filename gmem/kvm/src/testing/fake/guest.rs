@@ -5,7 +5,7 @@ use super::{FakeKernel, Frames};
 
 /// Why a guest's access failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GuestFault {
+pub enum GuestFault {
     /// No VM any more.
     NoVm,
     /// No slot: an MMIO exit.
@@ -38,7 +38,7 @@ impl Model {
 
 impl FakeKernel {
     /// The guest writes a number to the beginning of a frame.
-    pub(crate) fn guest_write(&self, vm: u32, gfn: u64, value: u64) -> Result<(), GuestFault> {
+    pub fn guest_write(&self, vm: u32, gfn: u64, value: u64) -> Result<(), GuestFault> {
         let mut model = self.model();
         match model.place(vm, gfn)? {
             Place::Shared(slot, offset) => {
@@ -53,7 +53,7 @@ impl FakeKernel {
     }
 
     /// The guest reads the number at the beginning of a frame. Allocates nothing, unlike a real read.
-    pub(crate) fn guest_read(&self, vm: u32, gfn: u64) -> Result<u64, GuestFault> {
+    pub fn guest_read(&self, vm: u32, gfn: u64) -> Result<u64, GuestFault> {
         let model = self.model();
         match model.place(vm, gfn)? {
             Place::Shared(slot, offset) => {
@@ -66,17 +66,17 @@ impl FakeKernel {
     }
 
     /// Whether the kernel holds the frame to be private.
-    pub(crate) fn is_private(&self, vm: u32, gfn: u64) -> bool {
+    pub fn is_private(&self, vm: u32, gfn: u64) -> bool {
         self.model().vms.get(&vm).is_some_and(|machine| machine.private.contains(gfn))
     }
 
     /// Every frame the kernel holds to be private.
-    pub(crate) fn private_frames(&self, vm: u32) -> Frames {
+    pub fn private_frames(&self, vm: u32) -> Frames {
         self.model().vms.get(&vm).map(|machine| machine.private.clone()).unwrap_or_default()
     }
 
     /// Whether the guest_memfd behind a frame has a page for it, whoever owns the frame.
-    pub(crate) fn has_private_copy(&self, vm: u32, gfn: u64) -> bool {
+    pub fn has_private_copy(&self, vm: u32, gfn: u64) -> bool {
         let model = self.model();
         let Some(machine) = model.vms.get(&vm) else { return false };
         machine.slots.values().any(|slot| match slot.binding {

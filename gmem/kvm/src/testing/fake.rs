@@ -3,14 +3,14 @@
 //! Implements the port as Linux 7.2 behaves (`virt/kvm/guest_memfd.c`, `virt/kvm/kvm_main.c`): slots, bindings and
 //! their errnos, memory attributes by the frame, contents by the page, what pins a VM and in which order a release
 //! frees things. Written from the kernel's behaviour, never from the ledger or the conversion code: a mistake must not
-//! be shared. Beyond the port it records every call in order ([`record`]), fails calls on demand ([`fault`]), runs hooks
-//! before a call takes effect, and lets a test be the guest ([`guest`]).
+//! be shared. Beyond the port it records every call in order ([`Record`]), runs hooks before a call takes
+//! effect, and lets a test be the guest.
 
-mod fault;
 mod frames;
 mod guest;
 mod model;
 mod record;
+mod script;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,31 +22,41 @@ use gmem::{GfnRange, Gpa, PageCount};
 use crate::port::{CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level};
 use crate::port::{Slot, SlotId, VmType};
 
-pub(crate) use fault::Effect;
-pub(crate) use frames::Frames;
-pub(crate) use guest::GuestFault;
-pub(crate) use record::{Call, Kind, Record};
+use super::fault::PortCall;
+
+pub use frames::Frames;
+pub use guest::GuestFault;
+pub use record::{Call, Record};
+pub use script::Act;
 
 use model::Model;
+use script::Progress;
 
 /// The errnos tests name.
-pub(crate) mod errno {
-    pub(crate) const EINTR: i32 = 4;
-    pub(crate) const EIO: i32 = 5;
-    pub(crate) const EBADF: i32 = 9;
-    pub(crate) const EAGAIN: i32 = 11;
-    pub(crate) const ENOMEM: i32 = 12;
-    pub(crate) const EEXIST: i32 = 17;
-    pub(crate) const EINVAL: i32 = 22;
+pub mod errno {
+    /// Interrupted system call.
+    pub const EINTR: i32 = 4;
+    /// Input/output error; every call on a dead VM.
+    pub const EIO: i32 = 5;
+    /// Bad file descriptor.
+    pub const EBADF: i32 = 9;
+    /// Resource temporarily unavailable.
+    pub const EAGAIN: i32 = 11;
+    /// Cannot allocate memory.
+    pub const ENOMEM: i32 = 12;
+    /// File exists; ranges overlap.
+    pub const EEXIST: i32 = 17;
+    /// Invalid argument.
+    pub const EINVAL: i32 = 22;
 }
 
 type Hook = Arc<dyn Fn(&Call) + Send + Sync>;
 
 /// The kernel. Clones are the same kernel.
 #[derive(Clone, Default)]
-pub(crate) struct FakeKernel {
+pub struct FakeKernel {
     model: Arc<Mutex<Model>>,
-    hooks: Arc<Mutex<Vec<(Kind, Hook)>>>,
+    hooks: Arc<Mutex<Vec<(PortCall, Hook)>>>,
 }
 
 impl fmt::Debug for FakeKernel {
@@ -56,22 +66,23 @@ impl fmt::Debug for FakeKernel {
 }
 
 /// A VM's descriptor.
-pub(crate) struct FakeVm {
+pub struct FakeVm {
     kernel: FakeKernel,
     id: u32,
 }
 
 /// A guest_memfd's descriptor.
-pub(crate) struct FakeGmem {
+pub struct FakeGmem {
     kernel: FakeKernel,
     id: u32,
 }
 
 /// A vCPU's descriptor.
-pub(crate) struct FakeVcpu {
+pub struct FakeVcpu {
     kernel: FakeKernel,
     vm: u32,
     id: u32,
+    progress: Progress,
 }
 
 impl FakeKernel {
@@ -80,57 +91,53 @@ impl FakeKernel {
     }
 
     /// Runs `hook` before every call of `kind`, outside of the kernel's own lock.
-    pub(crate) fn before(&self, kind: Kind, hook: impl Fn(&Call) + Send + Sync + 'static) {
+    pub fn before(&self, kind: PortCall, hook: impl Fn(&Call) + Send + Sync + 'static) {
         self.hooks.lock().unwrap().push((kind, Arc::new(hook)));
     }
 
-    /// Makes the `nth` call of `kind` from now on (1 is the next) fail with `errno`.
-    pub(crate) fn fail(&self, kind: Kind, nth: u64, errno: i32, effect: Effect) {
-        self.model().faults.plan(kind, nth, errno, effect);
-    }
-
-    /// Makes every call of `kind` fail until [`Self::heal`].
-    pub(crate) fn fail_always(&self, kind: Kind, errno: i32) {
-        self.model().faults.plan_always(kind, errno);
-    }
-
-    /// No call fails any more on demand.
-    pub(crate) fn heal(&self) {
-        self.model().faults.clear();
-    }
-
     /// Every VM call answers EIO from now on.
-    pub(crate) fn kill(&self, vm: u32) {
+    pub fn kill(&self, vm: u32) {
         self.model().kill(vm);
     }
 
+    /// What vCPUs of this number will do that are created from now on. Others wait for a signal, again and again.
+    pub fn script(&self, vcpu: u32, acts: Vec<Act>) {
+        self.model().scripts.insert(vcpu, acts);
+    }
+
+    /// What scripted guests found wrong.
+    pub fn complaints(&self) -> Vec<String> {
+        self.model().complaints.clone()
+    }
+
+    /// What the last VM that closed a guest_memfd had then: which frames were private, and how many pages it had.
+    pub fn last_held(&self) -> Option<(Frames, u64)> {
+        self.model().last_held.clone()
+    }
+
     /// What was called so far, in order.
-    pub(crate) fn record(&self) -> Vec<Record> {
+    pub fn record(&self) -> Vec<Record> {
         self.model().record.clone()
     }
 
     /// Puts a test's own remark into the record.
-    pub(crate) fn note(&self, remark: &'static str) {
+    pub fn note(&self, remark: &'static str) {
         self.model().note(Call::Note(remark), None);
     }
 
     /// Whether anything of a VM is left: descriptors, files, the VM itself.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.model().is_empty()
     }
 
     fn call<T>(&self, call: Call, effect: impl FnOnce(&mut Model) -> Result<T, i32>) -> Result<T, CallError> {
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (_, hook) in hooks.iter().filter(|(kind, _)| *kind == call.kind()) {
+        for (_, hook) in hooks.iter().filter(|(kind, _)| Some(*kind) == call.kind()) {
             hook(&call);
         }
         let mut model = self.model();
-        let result = match model.faults.strike(call.kind()) {
-            None => effect(&mut model),
-            Some((errno, Effect::Nothing)) => Err(errno),
-            Some((errno, Effect::Done)) => effect(&mut model).and(Err(errno)),
-        };
-        let result = result.map_err(|errno| CallError::new(call.name(), format_args!("{call:?}"), errno));
+        let result =
+            effect(&mut model).map_err(|errno| CallError::new(call.kernel_name(), format_args!("{call:?}"), errno));
         model.note(call, result.as_ref().err().map(|error| error.errno));
         result
     }
@@ -145,13 +152,17 @@ impl Kernel for FakeKernel {
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, CallError> {
-        Ok(Vec::new())
+        // An AMD-type CPU with guest-physical addresses of 48 bits (APM volume 3, appendix E).
+        let [ebx, edx, ecx] = [b"Auth", b"enti", b"cAMD"].map(|four| u32::from_le_bytes(*four));
+        let vendor = CpuidEntry { leaf: 0, eax: 1, ebx, ecx, edx, ..CpuidEntry::default() };
+        let widths = CpuidEntry { leaf: 0x8000_0008, eax: 48, ..CpuidEntry::default() };
+        Ok(vec![vendor, widths])
     }
 }
 
 impl FakeVm {
     /// Which VM, for [`FakeKernel::guest_read`] and the like.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.id
     }
 
@@ -209,7 +220,8 @@ impl KernelVm for FakeVm {
 
     fn create_vcpu(&self, id: u32) -> Result<FakeVcpu, CallError> {
         self.call(Call::CreateVcpu(id), |model| model.create_vcpu(self.id, id))?;
-        Ok(FakeVcpu { kernel: self.kernel.clone(), vm: self.id, id })
+        let progress = Progress::new(self.kernel.model().scripts.get(&id).cloned().unwrap_or_default());
+        Ok(FakeVcpu { kernel: self.kernel.clone(), vm: self.id, id, progress })
     }
 }
 
@@ -235,7 +247,7 @@ impl KernelVcpu for FakeVcpu {
 
     fn run(&mut self) -> Result<Exit<'_>, CallError> {
         self.kernel.call(Call::Run(self.id), |model| model.check_alive(self.vm))?;
-        Ok(Exit::Halted)
+        self.advance()
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {

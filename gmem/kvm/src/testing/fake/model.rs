@@ -7,9 +7,9 @@ use gmem::GfnRange;
 use gmem::ledger::Owner;
 
 use super::errno::{EBADF, EEXIST, EINVAL, EIO};
-use super::fault::Faults;
 use super::frames::Frames;
 use super::record::{Call, Record};
+use super::script::Act;
 use crate::backing::Region;
 use crate::port::{GmemUse, VmType};
 
@@ -19,11 +19,13 @@ const SLOTS: u16 = 32764;
 const SLOT_PAGES: u64 = 1 << 31;
 
 #[derive(Debug, Default)]
-pub(crate) struct Model {
-    pub(super) faults: Faults,
+pub(super) struct Model {
     pub(super) record: Vec<Record>,
     pub(super) vms: BTreeMap<u32, Machine>,
     pub(super) files: BTreeMap<u32, File>,
+    pub(super) scripts: BTreeMap<u32, Vec<Act>>,
+    pub(super) complaints: Vec<String>,
+    pub(super) last_held: Option<(Frames, u64)>,
     next_id: u32,
 }
 
@@ -235,6 +237,7 @@ impl Model {
                 slot.binding = Binding::Severed;
             }
         }
+        self.last_held = Some((machine.private.clone(), self.files[&id].pages.len() as u64));
         self.note(Call::CloseGmem, None);
         self.destroy_if_unreferenced(vm, Some(id));
         let pages = self.files.remove(&id).map_or(0, |file| file.pages.len() as u64);

@@ -6,22 +6,27 @@ use std::sync::Arc;
 use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
 use gmem::{GfnRange, Gpa, PageCount};
-use gmem_kvm::port::{
+
+use super::fault::{Faults, PortCall};
+use crate::port::{
     CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level, Slot, SlotId, VmType,
 };
 
-use crate::fault::{Call, Faults};
-
 /// Some part of a kernel, and what is to go wrong with it.
-pub(crate) struct Faulty<T> {
+pub struct Faulty<T> {
     inner: T,
     faults: Arc<Faults>,
 }
 
 impl<T> Faulty<T> {
     /// Puts `faults` before `inner`.
-    pub(crate) fn new(inner: T, faults: Arc<Faults>) -> Self {
+    pub fn new(inner: T, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
+    }
+
+    /// What is behind the faults.
+    pub fn inner(&self) -> &T {
+        &self.inner
     }
 
     fn wrap<U>(&self, inner: U) -> Faulty<U> {
@@ -39,13 +44,11 @@ impl<K: Kernel> Kernel for Faulty<K> {
     type Vm = Faulty<K::Vm>;
 
     fn create_vm(&self, vm_type: VmType) -> Result<Self::Vm, CallError> {
-        self.faults.pass(Call::CreateVm)?;
-        Ok(self.wrap(self.inner.create_vm(vm_type)?))
+        self.faults.around(PortCall::CreateVm, || Ok(self.wrap(self.inner.create_vm(vm_type)?)))
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, CallError> {
-        self.faults.pass(Call::SupportedCpuid)?;
-        self.inner.supported_cpuid()
+        self.faults.around(PortCall::SupportedCpuid, || self.inner.supported_cpuid())
     }
 }
 
@@ -54,89 +57,73 @@ impl<V: KernelVm> KernelVm for Faulty<V> {
     type Vcpu = Faulty<V::Vcpu>;
 
     fn create_gmem(&self, pages: PageCount, purpose: GmemUse) -> Result<Self::Gmem, CallError> {
-        self.faults.pass(Call::CreateGmem)?;
-        Ok(self.wrap(self.inner.create_gmem(pages, purpose)?))
+        self.faults.around(PortCall::CreateGmem, || Ok(self.wrap(self.inner.create_gmem(pages, purpose)?)))
     }
 
     fn create_slot(&self, slot: Slot<'_, Self::Gmem>) -> Result<(), CallError> {
-        self.faults.pass(Call::CreateSlot)?;
         let Slot { id, range, shared, private } = slot;
         let private = private.map(|(gmem, first)| (&gmem.inner, first));
-        self.inner.create_slot(Slot { id, range, shared, private })
+        self.faults.around(PortCall::CreateSlot, || self.inner.create_slot(Slot { id, range, shared, private }))
     }
 
     fn delete_slot(&self, id: SlotId) -> Result<(), CallError> {
-        self.faults.pass(Call::DeleteSlot)?;
-        self.inner.delete_slot(id)
+        self.faults.around(PortCall::DeleteSlot, || self.inner.delete_slot(id))
     }
 
     fn set_owner(&self, range: GfnRange, owner: Owner) -> Result<(), CallError> {
-        self.faults.pass(Call::SetOwner)?;
-        self.inner.set_owner(range, owner)
+        self.faults.around(PortCall::SetOwner, || self.inner.set_owner(range, owner))
     }
 
     fn enable_conversion_requests(&self) -> Result<(), CallError> {
-        self.faults.pass(Call::EnableConversionRequests)?;
-        self.inner.enable_conversion_requests()
+        self.faults.around(PortCall::EnableConversionRequests, || self.inner.enable_conversion_requests())
     }
 
     fn tsc_khz(&self) -> Result<u32, CallError> {
-        self.faults.pass(Call::TscKhz)?;
-        self.inner.tsc_khz()
+        self.faults.around(PortCall::TscKhz, || self.inner.tsc_khz())
     }
 
     fn trap_msrs(&self, indices: &[u32]) -> Result<(), CallError> {
-        self.faults.pass(Call::TrapMsrs)?;
-        self.inner.trap_msrs(indices)
+        self.faults.around(PortCall::TrapMsrs, || self.inner.trap_msrs(indices))
     }
 
     fn create_interrupt_controller(&self) -> Result<(), CallError> {
-        self.faults.pass(Call::CreateInterruptController)?;
-        self.inner.create_interrupt_controller()
+        self.faults.around(PortCall::CreateInterruptController, || self.inner.create_interrupt_controller())
     }
 
     fn set_irq_line(&self, gsi: u32, level: Level) -> Result<(), CallError> {
-        self.faults.pass(Call::SetIrqLine)?;
-        self.inner.set_irq_line(gsi, level)
+        self.faults.around(PortCall::SetIrqLine, || self.inner.set_irq_line(gsi, level))
     }
 
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, CallError> {
-        self.faults.pass(Call::CreateVcpu)?;
-        Ok(self.wrap(self.inner.create_vcpu(id)?))
+        self.faults.around(PortCall::CreateVcpu, || Ok(self.wrap(self.inner.create_vcpu(id)?)))
     }
 }
 
 impl<G: KernelGmem> KernelGmem for Faulty<G> {
     fn discard(&self, first: PageCount, pages: PageCount) -> Result<(), CallError> {
-        self.faults.pass(Call::Discard)?;
-        self.inner.discard(first, pages)
+        self.faults.around(PortCall::Discard, || self.inner.discard(first, pages))
     }
 
     fn allocated(&self) -> Result<PageCount, CallError> {
-        self.faults.pass(Call::Allocated)?;
-        self.inner.allocated()
+        self.faults.around(PortCall::Allocated, || self.inner.allocated())
     }
 }
 
 impl<C: KernelVcpu> KernelVcpu for Faulty<C> {
     fn set_cpuid(&mut self, entries: &[CpuidEntry]) -> Result<(), CallError> {
-        self.faults.pass(Call::SetCpuid)?;
-        self.inner.set_cpuid(entries)
+        self.faults.around(PortCall::SetCpuid, || self.inner.set_cpuid(entries))
     }
 
     fn set_initial_state(&mut self, state: &VcpuState) -> Result<(), CallError> {
-        self.faults.pass(Call::SetInitialState)?;
-        self.inner.set_initial_state(state)
+        self.faults.around(PortCall::SetInitialState, || self.inner.set_initial_state(state))
     }
 
     fn run(&mut self) -> Result<Exit<'_>, CallError> {
-        self.faults.pass(Call::Run)?;
-        self.inner.run()
+        self.faults.around(PortCall::Run, || self.inner.run())
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {
-        self.faults.pass(Call::CompleteExit)?;
-        self.inner.complete_exit()
+        self.faults.around(PortCall::CompleteExit, || self.inner.complete_exit())
     }
 
     fn position(&self) -> Option<(Gpa, Gpa)> {
