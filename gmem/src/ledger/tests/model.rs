@@ -165,55 +165,86 @@ fn check(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A ledger and its model, with the conversions that have not ended.
+struct History<'a> {
+    ledger: &'a Ledger,
+    model: Model,
+    open: Vec<(Conversion<'a>, Vec<Gfn>)>,
+}
+
+impl<'a> History<'a> {
+    fn new(ledger: &'a Ledger, initial: Owner) -> Self {
+        Self { ledger, model: Model::new(*ledger.ram(), initial), open: Vec::new() }
+    }
+
+    /// Both begin; their answers must be the same.
+    fn begin(&mut self, range: GfnRange, to: Owner) -> Result<(), TestCaseError> {
+        let expected = self.model.begin(range, to);
+        let got = self.ledger.begin(range, to);
+        prop_assert_eq!(got.as_ref().err(), expected.as_ref().err());
+        if let (Ok(conversion), Ok(frames)) = (got, expected) {
+            prop_assert_eq!(conversion.parts(), maximal_runs(&frames));
+            prop_assert_eq!(conversion.to(), to);
+            self.open.push((conversion, frames));
+        }
+        Ok(())
+    }
+
+    /// Ends one of the open conversions; returns its frames.
+    fn end(&mut self, which: usize, outcome: Outcome) -> Vec<Gfn> {
+        let (conversion, frames) = self.open.swap_remove(which);
+        match outcome {
+            Outcome::Commit => conversion.commit(),
+            Outcome::Abort => conversion.abort(),
+            Outcome::InDoubt => conversion.in_doubt(),
+            Outcome::Dropped => drop(conversion),
+        }
+        self.model.end(&frames, outcome);
+        frames
+    }
+
+    fn populate(&mut self, range: GfnRange) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.ledger.populate(range), self.model.populate(range));
+        Ok(())
+    }
+
+    fn free(&mut self) -> Result<(), TestCaseError> {
+        let before = self.ledger.free();
+        for (state, count) in before.by_state() {
+            prop_assert_eq!(count, self.model.count(state), "{}", state);
+        }
+        self.model.pages.fill(Page::Settled(PageState::Freed));
+        Ok(())
+    }
+
+    /// A range is shared exactly if every page is.
+    fn look_up(&mut self, range: GfnRange) -> Result<(), TestCaseError> {
+        let shared = |frame| self.model.at(frame).is_some_and(|page| page.seen() == PageState::Shared);
+        let every = range.frames().all(shared);
+        prop_assert_eq!(self.ledger.is_shared(range), every, "{}", range);
+        Ok(())
+    }
+}
+
 fn replay(ram: RamLayout, initial: Owner, window: &[u64], steps: &[Step]) -> Result<(), TestCaseError> {
     let ledger = Ledger::new(ram, initial);
-    let mut model = Model::new(ram, initial);
-    let mut open: Vec<(Conversion<'_>, Vec<Gfn>)> = Vec::new();
+    let mut history = History::new(&ledger, initial);
     for (turn, step) in steps.iter().enumerate() {
         match step {
-            Step::Begin(at, length, to) => {
-                let range = pages(*at.get(window), *length);
-                let expected = model.begin(range, *to);
-                let got = ledger.begin(range, *to);
-                prop_assert_eq!(got.as_ref().err(), expected.as_ref().err());
-                if let (Ok(conversion), Ok(frames)) = (got, expected) {
-                    prop_assert_eq!(conversion.parts(), maximal_runs(&frames));
-                    prop_assert_eq!(conversion.to(), *to);
-                    open.push((conversion, frames));
-                }
-            }
-            Step::End(which, outcome) if !open.is_empty() => {
-                let (conversion, frames) = open.swap_remove(which.index(open.len()));
-                match outcome {
-                    Outcome::Commit => conversion.commit(),
-                    Outcome::Abort => conversion.abort(),
-                    Outcome::InDoubt => conversion.in_doubt(),
-                    Outcome::Dropped => drop(conversion),
-                }
-                model.end(&frames, *outcome);
+            Step::Begin(at, length, to) => history.begin(pages(*at.get(window), *length), *to)?,
+            Step::End(which, outcome) if !history.open.is_empty() => {
+                history.end(which.index(history.open.len()), *outcome);
             }
             Step::End(..) => {}
-            Step::Populate(at, length) => {
-                let range = pages(*at.get(window), *length);
-                prop_assert_eq!(ledger.populate(range), model.populate(range));
-            }
-            Step::Free => {
-                let before = ledger.free();
-                for (state, count) in before.by_state() {
-                    prop_assert_eq!(count, model.count(state), "{}", state);
-                }
-                model.pages.fill(Page::Settled(PageState::Freed));
-            }
+            Step::Populate(at, length) => history.populate(pages(*at.get(window), *length))?,
+            Step::Free => history.free()?,
         }
-        // Some lookups after each step, everything at the end: a range is shared exactly if every page is.
+        // Some lookups after each step, everything at the end.
         for (start, length) in window.iter().cycle().skip(turn * 8).zip([1, 1, 2, 17, 511, 512, 513, 1500]) {
-            let range = pages(*start, length);
-            let every =
-                range.frames().all(|frame| model.at(frame).is_some_and(|page| page.seen() == PageState::Shared));
-            prop_assert_eq!(ledger.is_shared(range), every, "{}", range);
+            history.look_up(pages(*start, length))?;
         }
     }
-    check(&ledger, &model)
+    check(&ledger, &history.model)
 }
 
 /// Frame numbers where something can go wrong, and a little to each side: both ends of RAM, multiples of 2 MiB and of
@@ -270,5 +301,82 @@ proptest! {
     fn known_owner_across_the_hole(tail in 0..512u64, initial in owner(), steps in steps(60)) {
         let ram = RamLayout::new(ByteLen(2816 * MIB + tail * 4096)).unwrap();
         replay(ram, initial, &window(&ram), &steps)?;
+    }
+}
+
+/// Operations of the long history, and a hundred times as many on demand.
+const OPERATIONS: u64 = 1_000_000;
+/// Operations a ledger lives: long enough for doubt and mixed entries everywhere, short enough for some order.
+const LIFE: u64 = 2_000;
+
+/// The same without shrinking, and so with a million operations: after each, the pages it was about and their neighbours
+/// are compared, at each ledger's end all of them.
+#[test]
+fn known_owner_as_a_page_by_page_ledger_a_million_times() {
+    let seed = std::env::var("TENURE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x7e_0e);
+    let long = std::env::var_os("TENURE_LONG_TESTS").is_some_and(|value| !value.is_empty() && value != "0");
+    let operations = if long { OPERATIONS * 100 } else { OPERATIONS };
+    println!("{operations} operations, TENURE_SEED={seed}");
+    let mut draw = Draw(seed);
+    for life in 0..operations / LIFE {
+        one_life(&mut draw).unwrap_or_else(|error| panic!("life {life} of seed {seed}: {error}"));
+    }
+}
+
+fn one_life(draw: &mut Draw) -> Result<(), TestCaseError> {
+    let ram = RamLayout::new(ByteLen(16 * MIB + draw.below(512) * 4096)).unwrap();
+    let initial = if draw.below(2) == 0 { Owner::Shared } else { Owner::Private };
+    let ledger = Ledger::new(ram, initial);
+    let mut history = History::new(&ledger, initial);
+    for _ in 0..LIFE {
+        let mut about = draw.range(ram.pages().get());
+        match draw.below(100) {
+            0..45 => history.begin(about, if draw.below(2) == 0 { Owner::Shared } else { Owner::Private })?,
+            45..93 if !history.open.is_empty() => {
+                let which = usize::try_from(draw.below(history.open.len() as u64)).unwrap();
+                let outcome = match draw.below(1000) {
+                    0..700 => Outcome::Commit,
+                    700..998 => Outcome::Abort,
+                    998 => Outcome::InDoubt,
+                    _ => Outcome::Dropped,
+                };
+                let frames = history.end(which, outcome);
+                if let (Some(first), Some(last)) = (frames.first(), frames.last()) {
+                    about = pages(first.number(), last.number() - first.number() + 1);
+                }
+            }
+            93..99 => history.populate(about)?,
+            _ => {}
+        }
+        history.look_up(about)?;
+        for frame in pages(about.start().number().saturating_sub(1), about.pages().get() + 2).frames() {
+            prop_assert_eq!(ledger.state(frame), history.model.at(frame).map(|page| page.seen()), "{:?}", frame);
+        }
+    }
+    check(&ledger, &history.model)?;
+    history.free()
+}
+
+/// Numbers that are random enough (SplitMix64).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    /// Mostly a few pages, seldom entries of 2 MiB and more; now and then past the end of RAM.
+    fn range(&mut self, end: u64) -> GfnRange {
+        let length = match self.below(100) {
+            0..80 => 1 + self.below(8),
+            80..95 => 1 + self.below(64),
+            95..98 => 500 + self.below(30),
+            98 => 512,
+            _ => 1 + self.below(1500),
+        };
+        pages(self.below(end + 4), length)
     }
 }
