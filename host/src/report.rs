@@ -148,8 +148,6 @@ pub struct TeardownReport {
     /// Why they were in doubt, as far as it is known.
     #[serde(default)]
     pub doubts: Vec<String>,
-    /// Pages the kernel said it leaked.
-    pub leaked_pages: u64,
     /// What was closed, in order.
     pub steps: Vec<ClosingStep>,
     /// Signs that nothing is held any more.
@@ -220,7 +218,6 @@ impl TeardownReport {
     pub fn is_clean(&self) -> bool {
         self.debts.is_empty()
             && self.in_doubt_pages == 0
-            && self.leaked_pages == 0
             && self.steps.iter().all(|step| step.error.is_none() || step.severity == Severity::Note)
             && self.evidence.iter().all(|evidence| !matches!(evidence.verdict, Verdict::Fails { .. }))
     }
@@ -276,7 +273,6 @@ mod tests {
         let unclean = [
             TeardownReport { debts: vec!["0x1000+1 pages".into()], ..clean.clone() },
             TeardownReport { in_doubt_pages: 1, ..clean.clone() },
-            TeardownReport { leaked_pages: 1, ..clean.clone() },
             TeardownReport { steps: vec![step(Some("EBUSY"), Severity::Fault)], ..clean.clone() },
             TeardownReport { evidence: vec![evidence], ..clean },
         ];

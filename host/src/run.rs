@@ -33,7 +33,7 @@ use crate::devices::pipe::BytePipe;
 use crate::devices::{Devices, DevicesError, Wiring};
 use crate::events::{Event, EventLog};
 use crate::exit::ExitCode;
-use crate::firmware::{self, FirmwareError};
+use crate::firmware::{self, FirmwareError, FirmwareImage};
 use crate::report::{GuestOutcome, RunReport, Timing};
 use crate::stop::{StopReason, StopSignal};
 use machine::Machine;
@@ -142,6 +142,18 @@ pub fn run<K: Kernel>(
     tee: Tee,
     config: &RunConfig,
     inputs: &Inputs,
+    ends: Ends,
+) -> Result<RunReport, RunError> {
+    run_with_firmware(kernel, tee, config, inputs, &firmware::image()?, ends)
+}
+
+/// The same with another firmware than the one this program was built with.
+pub fn run_with_firmware<K: Kernel>(
+    kernel: &K,
+    tee: Tee,
+    config: &RunConfig,
+    inputs: &Inputs,
+    firmware: &FirmwareImage<'_>,
     mut ends: Ends,
 ) -> Result<RunReport, RunError> {
     let started = Instant::now();
@@ -149,7 +161,6 @@ pub fn run<K: Kernel>(
     report::started(&events, tee, config);
 
     let ram = RamLayout::new(config.memory)?;
-    let firmware = firmware::image()?;
     let (vm_type, abi_tee) = match tee {
         Tee::Sw => (VmType::SwProtected, abi::TEE_SW),
         Tee::None => (VmType::Default, abi::TEE_NONE),
@@ -181,7 +192,7 @@ pub fn run<K: Kernel>(
             vcpus: config.vcpus,
             address_bits: cpuid::address_bits(&offered),
             tsc_khz,
-            firmware: &firmware,
+            firmware,
             linux,
             cmdline,
         })

@@ -131,9 +131,6 @@ fn teardown(screen: &mut Screen, teardown: &TeardownReport) {
     for doubt in &teardown.doubts {
         screen.line("in doubt", doubt);
     }
-    if teardown.leaked_pages != 0 {
-        screen.line("leaked", &format!("{} pages, by the kernel", grouped(teardown.leaked_pages)));
-    }
     for (number, step) in (1..).zip(&teardown.steps) {
         let time = seconds(Duration::from_micros(step.done_us));
         let problem = match (&step.error, step.severity) {

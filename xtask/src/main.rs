@@ -4,6 +4,7 @@
 //! itself.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod files;
 mod place;
 mod progress;
@@ -29,6 +30,8 @@ enum Task {
     Run(run::Options),
     /// Every test, those in the lab included
     Test(test::Options),
+    /// What things cost, each with a floor measured in the same run
+    Bench(bench::Options),
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Lab { arguments } => test::lab(&arguments),
     };
     match done {

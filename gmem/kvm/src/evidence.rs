@@ -4,6 +4,8 @@
 //! closed. A VM is pinned by its own descriptor, by vCPU, device and stats descriptors, by guest_memfd descriptors and
 //! by mappings of any of them (Linux 7.2, `virt/kvm/kvm_main.c` and `guest_memfd.c`).
 
+pub mod debugfs;
+
 use std::fs;
 use std::io;
 

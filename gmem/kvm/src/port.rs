@@ -70,6 +70,11 @@ impl VmType {
     pub const fn has_private_memory(self) -> bool {
         !matches!(self, Self::Default)
     }
+
+    /// Whether the hardware keeps its own record of who owns a page (RMP, Secure EPT).
+    pub const fn has_hardware_owner(self) -> bool {
+        matches!(self, Self::Snp | Self::Tdx)
+    }
 }
 
 /// What a guest_memfd is created for (`KVM_CREATE_GUEST_MEMFD`).

@@ -14,6 +14,7 @@ use gmem::PageCount;
 use gmem::ledger::Census;
 
 use crate::convert::Unsettled;
+use crate::evidence::debugfs::{KernelsList, vms_of_this_process};
 use crate::evidence::{self, Held};
 use crate::port::KernelVm;
 use crate::vm::{Core, Resident, STAGING_SLOT, Vm, lock};
@@ -35,6 +36,22 @@ pub struct Receipt {
     pub steps: Vec<ClosingStep>,
     /// Descriptors and mappings of VMs this process still holds: none after a clean teardown.
     pub held: Vec<Held>,
+    /// VMs of this process that the kernel still has: none after a clean teardown.
+    pub kernels_list: KernelsList,
+    /// Pages the kernel gave up because it could not take them back from the hardware.
+    pub leaked: Leaked,
+}
+
+/// Pages that no longer belong to the VM, and that nobody will get again.
+///
+/// Linux leaks a page rather than free it while the RMP or the Secure EPT may still name an owner (7.2:
+/// `snp_leak_pages`, `tdx_reclaim_page`). It tells its log and nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaked {
+    /// This type of VM has no hardware owner, so nothing can leak.
+    CannotBe,
+    /// The kernel tells only its log.
+    Unknown,
 }
 
 /// One step of the closing order.
@@ -69,7 +86,8 @@ impl Receipt {
     pub fn is_clean(&self) -> bool {
         let closed = |step: &ClosingStep| step.problem.is_none() || matches!(step.what, Closing::Slot(_));
         let settled = self.unsettled == Unsettled::default() && self.pages.in_doubt.get() == 0;
-        settled && self.held.is_empty() && self.steps.iter().all(closed)
+        let gone = !matches!(&self.kernels_list, KernelsList::Vms(vms) if !vms.is_empty());
+        settled && gone && self.held.is_empty() && self.steps.iter().all(closed)
     }
 
     /// Whether the pages went before the key.
@@ -105,8 +123,10 @@ impl<V: KernelVm, S> Vm<V, S> {
         let count = vcpus.len();
         drop(vcpus);
         step(Closing::Vcpus(count), None);
+        let leaked = if core.vm_type.has_hardware_owner() { Leaked::Unknown } else { Leaked::CannotBe };
         step(Closing::Vm, close_vm(core.release()).err());
-        Receipt { pages, resident, unsettled, steps, held: evidence::held_by_this_process() }
+        let held = evidence::held_by_this_process();
+        Receipt { pages, resident, unsettled, steps, held, kernels_list: vms_of_this_process(), leaked }
     }
 }
 

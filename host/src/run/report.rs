@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use gmem::PageCount;
+use gmem_kvm::evidence::debugfs::KernelsList;
 use gmem_kvm::port::{KernelVm, VmType};
-use gmem_kvm::teardown::{Closing, Receipt};
+use gmem_kvm::teardown::{Closing, Leaked, Receipt};
 use std::time::Duration;
 
 use super::machine::Machine;
@@ -184,7 +185,6 @@ fn teardown(receipt: &Receipt) -> TeardownReport {
             .iter()
             .map(|doubt| format!("{}, was to become {}: {}", doubt.range, doubt.to, doubt.reason))
             .collect(),
-        leaked_pages: 0,
         steps: receipt.steps.iter().map(closing_step).collect(),
         evidence: evidence(receipt),
     }
@@ -215,8 +215,19 @@ fn evidence(receipt: &Receipt) -> Vec<Evidence> {
         let list: Vec<_> = receipt.held.iter().map(|held| format!("{} ({})", held.name, held.place)).collect();
         Verdict::Fails { seen: list.join(", ") }
     };
+    let list = match &receipt.kernels_list {
+        KernelsList::Vms(vms) if vms.is_empty() => Verdict::Holds,
+        KernelsList::Vms(vms) => Verdict::Fails { seen: vms.join(", ") },
+        KernelsList::Unknown { reason } => Verdict::Unknown { reason: reason.clone() },
+    };
+    let leaked = match receipt.leaked {
+        Leaked::CannotBe => Verdict::Holds,
+        Leaked::Unknown => Verdict::Unknown { reason: "the kernel tells only its log".to_owned() },
+    };
     vec![
         Evidence { what: "pages were freed before the VM".into(), verdict: order },
         Evidence { what: "no descriptor or mapping of a VM is left in /proc/self".into(), verdict: held },
+        Evidence { what: "the kernel lists no VM of this process in debugfs".into(), verdict: list },
+        Evidence { what: "the kernel leaked no page".into(), verdict: leaked },
     ]
 }

@@ -97,7 +97,8 @@ fn a_screen_is_one_screen() {
 fn trouble_is_loud() {
     let mut bad = report();
     bad.teardown.debts.push("shared copy of 0x1000+1 pages: EIO".into());
-    bad.teardown.leaked_pages = 3;
+    bad.teardown.in_doubt_pages = 2;
+    bad.teardown.doubts.push("0x2000+2 pages, was to become shared: EINTR".into());
     bad.teardown.steps[0].error = Some("EBUSY".into());
     bad.teardown.evidence[0].verdict = Verdict::Fails { seen: "kvm-vm at fd 9".into() };
     bad.memory.in_doubt = PageCount::new(2);
@@ -106,7 +107,7 @@ fn trouble_is_loud() {
     for words in [
         "teardown    NOT CLEAN",
         "debt        shared copy of 0x1000+1 pages: EIO",
-        "leaked      3 pages, by the kernel",
+        "in doubt    0x2000+2 pages, was to become shared: EINTR",
         "guest_memfd closed FAILED: EBUSY",
         "NO nothing held: kvm-vm at fd 9",
         "in doubt        8 KiB",

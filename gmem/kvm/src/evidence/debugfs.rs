@@ -1,0 +1,85 @@
+//! What the kernel itself says of this process's VMs.
+//!
+//! KVM has a directory in debugfs for each VM that exists, named by the process that made it and its descriptor
+//! (`kvm_create_vm_debugfs` in Linux 7.2, `virt/kvm/kvm_main.c`); it goes when the VM is destroyed, not when its
+//! descriptor is closed. So it shows a VM that something else still pins. Only root can look, and only where debugfs is
+//! mounted; the process's number is the one outside of all PID namespaces.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where the kernel lists its VMs.
+pub const KVM_DEBUGFS: &str = "/sys/kernel/debug/kvm";
+
+/// VMs of this process in the kernel's own list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelsList {
+    /// Its entries: `PID-DESCRIPTOR`.
+    Vms(Vec<String>),
+    /// It cannot be read.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Looks at the kernel's list.
+pub fn vms_of_this_process() -> KernelsList {
+    if !outermost_pid_namespace() {
+        return KernelsList::Unknown {
+            reason: "this process has another number there: it is in a PID namespace".into(),
+        };
+    }
+    vms_in(Path::new(KVM_DEBUGFS), std::process::id())
+}
+
+fn vms_in(directory: &Path, pid: u32) -> KernelsList {
+    let list = || -> io::Result<Vec<String>> {
+        let mut vms = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.split_once('-').is_some_and(|(owner, _)| owner.parse() == Ok(pid)) {
+                vms.push(name);
+            }
+        }
+        vms.sort();
+        Ok(vms)
+    };
+    match list() {
+        Ok(vms) => KernelsList::Vms(vms),
+        Err(error) => KernelsList::Unknown { reason: format!("{}: {error}", directory.display()) },
+    }
+}
+
+/// `NSpid` in `/proc/self/status` has a number for each namespace the process is in, the outermost that is visible first.
+fn outermost_pid_namespace() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_process_and_only_vms() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["77-4", "77-12", "7-4", "777-4", "77x-4"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        // Statistics of all VMs lie beside them.
+        fs::write(root.path().join("exits"), "0").unwrap();
+        assert_eq!(vms_in(root.path(), 77), KernelsList::Vms(vec!["77-12".into(), "77-4".into()]));
+        assert_eq!(vms_in(root.path(), 8), KernelsList::Vms(Vec::new()));
+    }
+
+    /// no-silent-trust: what cannot be looked at is not taken for nothing.
+    #[test]
+    fn no_silent_trust_unreadable_is_not_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let missing = root.path().join("kvm");
+        assert!(matches!(vms_in(&missing, 1), KernelsList::Unknown { reason } if reason.contains("No such file")));
+    }
+}

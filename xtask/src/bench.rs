@@ -1,0 +1,89 @@
+//! `cargo xtask bench`: what things cost, each with a floor measured in the same run.
+//!
+//! Owns the table of ratios. The ledger's times are taken here, in nanoseconds of this machine; a conversion's in the
+//! lab, in instructions of the emulated host, which repeat on any machine. Nothing here passes or fails: a figure past
+//! its goal is marked.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use tenure_lab::{BootOptions, Clock, Command as LabCommand, Host, Lab, Target};
+
+use crate::progress::shown;
+use crate::test::cargo;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only the ledger's, which need no lab
+    #[arg(long, conflicts_with = "conversions")]
+    ledger: bool,
+    /// Only whole conversions, in the lab
+    #[arg(long)]
+    conversions: bool,
+    /// Round trips to measure
+    #[arg(long, default_value_t = 400)]
+    rounds: u32,
+}
+
+/// Where the program is on the lab host.
+const ROUND_TRIP: &str = "/bin/roundtrip";
+/// What of a whole round trip may be `tenure`'s own.
+const GOAL_PERCENT: f64 = 5.0;
+const SIZES: [(&str, u32); 2] = [("4 KiB", 1), ("2 MiB", 512)];
+
+/// Measures and shows.
+pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
+    if !options.conversions {
+        for (name, what) in [
+            ("ledger", "times of the ledger; the goal of a lookup is 20 ns"),
+            ("ledger_memory", "memory of the ledger"),
+        ] {
+            println!("== {what}");
+            run(cargo().args(["bench", "--quiet", "--package", "gmem", "--bench", name]))?;
+        }
+    }
+    if !options.ledger {
+        println!("== a guest converts to and fro, and touches a page each time: instructions of the emulated host");
+        conversions(options.rounds)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn conversions(rounds: u32) -> Result<()> {
+    let mut progress = shown();
+    let lab = Lab::provision(&tenure_lab::Options::default(), &mut progress)?;
+    let program = lab.build_static("tenure-bench", &Target::Bin("roundtrip".to_owned()), &mut progress)?;
+    let options = BootOptions {
+        cpus: 1,
+        clock: Clock::Instructions,
+        extra_files: vec![(program, ROUND_TRIP.to_owned())],
+        ..BootOptions::default()
+    };
+    let host = lab.boot(&options)?;
+    println!("{:>8}  {:>14}  {:>14}  {:>8}", "at once", "floor", "tenure", "ratio");
+    for (size, pages) in SIZES {
+        let floor = round_trip(&host, "floor", pages, rounds)?;
+        let tenure = round_trip(&host, "tenure", pages, rounds)?;
+        let ratio = tenure / floor;
+        let verdict = if (ratio - 1.0) * 100.0 > GOAL_PERCENT { "  past the goal of 1.05" } else { "" };
+        println!("{size:>8}  {floor:>14}  {tenure:>14}  {ratio:>8.3}{verdict}");
+    }
+    host.poweroff()?;
+    Ok(())
+}
+
+fn round_trip(host: &Host, vmm: &str, pages: u32, rounds: u32) -> Result<f64> {
+    let [pages, rounds] = [pages, rounds].map(|number| number.to_string());
+    let command = LabCommand::new(ROUND_TRIP).args([vmm, "--pages", &pages, "--rounds", &rounds]);
+    let output = host.run(command)?;
+    ensure!(output.status.success(), "{vmm}: {}: {}", output.status, output.stderr_text());
+    output.stdout_text().trim().parse().with_context(|| format!("{vmm} printed {:?}", output.stdout_text()))
+}
