@@ -129,7 +129,14 @@ impl RamLayout {
 
     /// Whether every page of `range` is RAM.
     pub fn contains_range(&self, range: GfnRange) -> bool {
-        self.ranges().any(|ram| ram.contains_range(range))
+        self.position_of(range).is_some()
+    }
+
+    /// Position of the first page of `range` among all RAM pages; the others follow it. `None` if not all of it is RAM.
+    #[inline]
+    pub fn position_of(&self, range: GfnRange) -> Option<u64> {
+        let offset = |ram: GfnRange| ram.contains_range(range).then(|| range.start().number() - ram.start().number());
+        offset(self.low).or_else(|| Some(self.low.pages().get() + self.high.and_then(offset)?))
     }
 
     /// Position of `gfn` among all RAM pages, which is also its page in a backing file; `None` outside RAM.

@@ -45,6 +45,7 @@ pub use state::{Owner, PageState};
 
 use crate::address::{Gfn, GfnRange, PageCount};
 use crate::layout::RamLayout;
+use conversion::Parts;
 use state::{Event, Stored, next};
 use store::{Span, Store};
 
@@ -124,7 +125,7 @@ impl Ledger {
         let span = self.span(range)?;
         let event = Event::Begin(to);
         let mut writer = self.store.write();
-        let mut parts: Vec<GfnRange> = Vec::new();
+        let mut parts = Parts::new();
         for (run, state) in self.store.runs(span) {
             let run = sub_range(range, span, run);
             match next(state, event) {
@@ -213,10 +214,10 @@ impl Ledger {
     /// The positions of `range` in RAM; they are consecutive because runs of RAM follow each other without a gap.
     #[inline]
     fn span(&self, range: GfnRange) -> Result<Span, LedgerError> {
-        if !self.ram.contains_range(range) {
+        let Some(position) = self.ram.position_of(range) else {
             return Err(LedgerError::OutsideRam { page: self.first_outside(range), range });
-        }
-        let position = self.ram.index_of(range.start()).and_then(|position| usize::try_from(position).ok());
+        };
+        let position = usize::try_from(position).ok();
         let pages = usize::try_from(range.pages().get()).ok();
         match (position, pages) {
             (Some(start), Some(pages)) => Ok(Span { start, end: start + pages }),
@@ -251,7 +252,7 @@ fn sub_range(range: GfnRange, span: Span, run: Span) -> GfnRange {
 }
 
 /// Adds `run` to runs that end before it, joining the last one if they touch.
-fn append(runs: &mut Vec<GfnRange>, run: GfnRange) {
+fn append(runs: &mut Parts, run: GfnRange) {
     match runs.last_mut() {
         Some(last) if last.end_number() == run.start().number() => {
             if let Some(longer) = last.joined(run) {

@@ -232,6 +232,11 @@ impl EventLog {
         Ok(Self { started: Instant::now(), sink: Sink::File(Arc::new(Writer::create(path)?)) })
     }
 
+    /// The time, if anybody wants to know when things began.
+    pub fn clock(&self) -> Option<Instant> {
+        (!matches!(self.sink, Sink::Off)).then(Instant::now)
+    }
+
     /// Reports an event. Never waits and never fails; what is lost is told by [`Self::finish`].
     pub fn emit(&self, event: Event) {
         self.emit_with(|| event);

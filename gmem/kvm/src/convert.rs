@@ -21,6 +21,8 @@ mod desk;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use smallvec::{SmallVec, smallvec};
+
 use gmem::ledger::{LedgerError, Owner, PageState};
 use gmem::{GfnRange, PageCount};
 
@@ -141,54 +143,70 @@ impl<V: KernelVm> Core<V> {
         }
         self.ledger.check_ram(range)?;
         let turn = self.desk.line_up(range, owner);
+        if turn.is_alone() {
+            return self.carry_out_alone(range, owner);
+        }
         loop {
             if let Some(answer) = turn.wait(|| self.is_closing()) {
                 return answer;
             }
             let mut unsettled = lock(&self.desk.unsettled);
             if let Some(batch) = turn.lead() {
-                let refused = self.check_batch(&mut unsettled.debts, &batch, owner);
+                let refused = self.check_batch(&mut unsettled, &batch, owner);
                 drop(unsettled);
-                self.carry_out(batch, &refused, owner);
+                return self.carry_out(batch, &refused, owner);
             }
         }
     }
 
+    /// Converts a range that nobody else is in line with: most often, and not worth a batch.
+    fn carry_out_alone(&self, range: GfnRange, owner: Owner) -> Result<Converted, ConvertError> {
+        let mut unsettled = lock(&self.desk.unsettled);
+        self.pay(&mut unsettled.debts);
+        self.check_request(&unsettled, range, owner)?;
+        drop(unsettled);
+        let mut run = Run::new(range);
+        self.convert_run(&mut run, owner);
+        run.answer(range).unwrap_or(Err(ConvertError::Gone))
+    }
+
     /// Pays debts, and says which requests of the batch are refused as a whole before any of it is carried out.
-    fn check_batch(&self, debts: &mut Vec<Debt>, batch: &Batch<'_>, owner: Owner) -> Vec<(GfnRange, ConvertError)> {
-        self.pay(debts);
-        let refuse = |range| self.check_request(debts, range, owner).err().map(|error| (range, error));
+    fn check_batch(&self, unsettled: &mut Unsettled, batch: &Batch<'_>, owner: Owner) -> Vec<(GfnRange, ConvertError)> {
+        self.pay(&mut unsettled.debts);
+        let refuse = |range| self.check_request(unsettled, range, owner).err().map(|error| (range, error));
         batch.ranges().filter_map(refuse).collect()
     }
 
-    /// Converts the ranges of a batch that are not refused, those that adjoin each other as one.
-    fn carry_out(&self, batch: Batch<'_>, refused: &[(GfnRange, ConvertError)], owner: Owner) {
-        let mut runs: Vec<Run> = Vec::new();
+    /// Converts the ranges of a batch that are not refused, those that adjoin each other as one. The answer is the
+    /// leader's.
+    fn carry_out(
+        &self,
+        batch: Batch<'_>,
+        refused: &[(GfnRange, ConvertError)],
+        owner: Owner,
+    ) -> Result<Converted, ConvertError> {
+        let mut runs: SmallVec<[Run; 1]> = SmallVec::new();
         for range in batch.ranges().filter(|range| refused.iter().all(|(of, _)| of != range)) {
-            let member = Member { range, changed: 0, owed: 0 };
             match runs.last_mut().and_then(|run| Some((run.range.joined(range)?, run))) {
                 Some((joined, run)) => {
                     run.range = joined;
-                    run.members.push(member);
+                    run.members.push(Member::new(range));
                 }
-                None => runs.push(Run { range, members: vec![member], failed: None }),
+                None => runs.push(Run::new(range)),
             }
         }
         runs.iter_mut().for_each(|run| self.convert_run(run, owner));
         batch.answer(|range| match refused.iter().find(|(of, _)| *of == range) {
             Some((_, error)) => Err(error.clone()),
             None => runs.iter().find_map(|run| run.answer(range)).unwrap_or(Err(ConvertError::Gone)),
-        });
+        })
     }
 
     fn convert_run(&self, run: &mut Run, owner: Owner) {
         for piece in pieces(run.range) {
-            match self.convert_piece(piece, owner) {
-                Ok(done) => run.members.iter_mut().for_each(|member| member.count(&done)),
-                Err(error) => {
-                    run.failed = Some((piece, error));
-                    break;
-                }
+            if let Err(error) = self.convert_piece(piece, owner, &mut run.members) {
+                run.failed = Some((piece, error));
+                break;
             }
         }
     }
@@ -198,32 +216,34 @@ impl<V: KernelVm> Core<V> {
     }
 
     /// As overlapping requests wait, what holds here holds until the request's end.
-    fn check_request(&self, debts: &[Debt], range: GfnRange, owner: Owner) -> Result<(), ConvertError> {
+    fn check_request(&self, unsettled: &Unsettled, range: GfnRange, owner: Owner) -> Result<(), ConvertError> {
         if self.is_closing() {
             return Err(ConvertError::Gone);
         }
         // A leftover must not come back to life as the new owner's contents.
-        if let Some(debt) = debts.iter().find(|debt| debt.side == owner && debt.range.overlaps(range)) {
+        if let Some(debt) = unsettled.debts.iter().find(|debt| debt.side == owner && debt.range.overlaps(range)) {
             return Err(ConvertError::Owed(debt.clone()));
         }
         // The ledger refuses a piece as a whole; here it is the whole request, and nobody else's.
+        if !self.desk.may_be_in_doubt(unsettled) {
+            return Ok(());
+        }
         match self.ledger.first_in(range, PageState::InDoubt) {
             Some(page) => Err(LedgerError::NotConvertible { page, state: PageState::InDoubt, to: owner }.into()),
             None => Ok(()),
         }
     }
 
-    /// Converts what of `piece` has not got this owner yet.
-    fn convert_piece(&self, piece: GfnRange, owner: Owner) -> Result<PieceDone, ConvertError> {
+    /// Converts what of `piece` has not got this owner yet, and counts it for whom it belongs to.
+    fn convert_piece(&self, piece: GfnRange, owner: Owner, members: &mut [Member]) -> Result<(), ConvertError> {
         let mut unsettled = lock(&self.desk.unsettled);
         if self.is_closing() {
             return Err(ConvertError::Gone);
         }
         let conversion = self.ledger.begin(piece, owner)?;
-        let mut done = PieceDone { changed: conversion.parts().to_vec(), owed: Vec::new() };
-        let (Some(first), Some(last)) = (done.changed.first(), done.changed.last()) else {
+        let (Some(first), Some(last)) = (conversion.parts().first(), conversion.parts().last()) else {
             conversion.abort();
-            return Ok(done);
+            return Ok(());
         };
         if !self.epochs.wait_for_older(|| self.is_closing()) {
             conversion.abort();
@@ -242,14 +262,13 @@ impl<V: KernelVm> Core<V> {
             };
             return Err(ConvertError::Kernel { range: hull, fate, done: PageCount::default(), source });
         }
-        for part in &done.changed {
-            if let Err(debt) = self.discard_losing_side(*part, owner) {
-                done.owed.push(debt.range);
-                unsettled.debts.push(debt);
-            }
+        for part in conversion.parts() {
+            let debt = self.discard_losing_side(*part, owner).err();
+            members.iter_mut().for_each(|member| member.count(*part, debt.as_ref()));
+            unsettled.debts.extend(debt);
         }
         conversion.commit();
-        Ok(done)
+        Ok(())
     }
 
     /// Discards the copy of whoever just lost `part` to `winner`.
@@ -302,17 +321,9 @@ impl<V: KernelVm> Core<V> {
 /// Adjoining requests that are carried out as one, and what becomes of them.
 struct Run {
     range: GfnRange,
-    members: Vec<Member>,
+    members: SmallVec<[Member; 2]>,
     /// The piece that ended it before its end, and why.
     failed: Option<(GfnRange, ConvertError)>,
-}
-
-/// What was done to a piece.
-struct PieceDone {
-    /// The pages that changed owner.
-    changed: Vec<GfnRange>,
-    /// Those of them whose losing side still has a copy.
-    owed: Vec<GfnRange>,
 }
 
 /// One of them. It keeps counts and not which pages changed: their number is the guest's to choose.
@@ -323,16 +334,23 @@ struct Member {
 }
 
 impl Member {
-    fn count(&mut self, done: &PieceDone) {
-        let own = |parts: &[GfnRange]| -> u64 {
-            parts.iter().filter_map(|part| part.intersection(self.range)).map(|part| part.pages().get()).sum()
-        };
-        self.changed += own(&done.changed);
-        self.owed += own(&done.owed);
+    fn new(range: GfnRange) -> Self {
+        Self { range, changed: 0, owed: 0 }
+    }
+
+    /// Pages that changed owner, and the debt they left.
+    fn count(&mut self, changed: GfnRange, debt: Option<&Debt>) {
+        let own = changed.intersection(self.range).map_or(0, |own| own.pages().get());
+        self.changed += own;
+        self.owed += if debt.is_some() { own } else { 0 };
     }
 }
 
 impl Run {
+    fn new(range: GfnRange) -> Self {
+        Self { range, members: smallvec![Member::new(range)], failed: None }
+    }
+
     /// The answer to the request for `range`; `None` if it is not part of this run.
     fn answer(&self, range: GfnRange) -> Option<Result<Converted, ConvertError>> {
         let Member { changed, owed, .. } = *self.members.iter().find(|member| member.range == range)?;

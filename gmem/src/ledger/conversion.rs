@@ -2,9 +2,14 @@
 //!
 //! Owns the promise that every conversion ends: with the outcome it was given, or in doubt.
 
+use smallvec::SmallVec;
+
 use super::Ledger;
 use super::state::{Event, Owner};
 use crate::address::GfnRange;
+
+/// Runs of pages; most conversions have one, and need no memory for it.
+pub(super) type Parts = SmallVec<[GfnRange; 2]>;
 
 /// Pages on their way to another owner; what [`Ledger::begin`] returns.
 ///
@@ -16,12 +21,12 @@ use crate::address::GfnRange;
 pub struct Conversion<'a> {
     ledger: &'a Ledger,
     to: Owner,
-    parts: Vec<GfnRange>,
+    parts: Parts,
     outcome: Event,
 }
 
 impl<'a> Conversion<'a> {
-    pub(super) fn new(ledger: &'a Ledger, to: Owner, parts: Vec<GfnRange>) -> Self {
+    pub(super) fn new(ledger: &'a Ledger, to: Owner, parts: Parts) -> Self {
         Self { ledger, to, parts, outcome: Event::Doubt }
     }
 

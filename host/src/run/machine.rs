@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use gmem::ledger::Owner;
 use gmem::{ByteLen, GfnRange, Gpa, PageCount};
@@ -212,7 +211,7 @@ impl<V: KernelVm> Machine<V> {
             self.refuse(vcpu, "conversion", error.to_string());
             KVM_EINVAL
         })?;
-        let started = Instant::now();
+        let started = self.events.clock();
         let result = self.vm.convert(range, to);
         if let Ok(converted) = &result {
             tally.requests.fetch_add(1, Ordering::Relaxed);
@@ -243,7 +242,7 @@ impl<V: KernelVm> Machine<V> {
                 }
                 Err(error) => ConversionResult::Aborted { reason: error.to_string() },
             },
-            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us: started.map_or(0, |started| u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)),
         });
         result.map(drop).map_err(|error| {
             tracing::warn!(vcpu, %range, %error, "conversion failed");

@@ -8,6 +8,8 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use smallvec::SmallVec;
+
 use gmem::GfnRange;
 use gmem::ledger::Owner;
 
@@ -28,6 +30,8 @@ pub(crate) struct ConversionDesk {
 struct Line {
     next_number: u64,
     requests: Vec<Request>,
+    /// Threads that wait for it to move. Waking nobody is a call of the kernel too, for each conversion.
+    sleepers: usize,
 }
 
 #[derive(Debug)]
@@ -51,36 +55,56 @@ enum Stage {
 pub(super) struct Turn<'a> {
     desk: &'a ConversionDesk,
     number: u64,
+    alone: bool,
 }
+
+/// Requests by number; most often there is one.
+type Members = SmallVec<[(u64, GfnRange); 2]>;
 
 /// Requests to be carried out together: one owner, and their ranges adjoin each other.
 pub(super) struct Batch<'a> {
     desk: &'a ConversionDesk,
-    /// In the order of their addresses. The one that leads is among them.
-    members: Vec<(u64, GfnRange)>,
+    /// The number of the one that leads.
+    leader: u64,
+    /// In the order of their addresses, the one that leads among them.
+    members: Members,
 }
 
 impl ConversionDesk {
-    /// A place at the end of the line.
+    /// A place at the end of the line. Who finds nobody there is under way at once.
     pub(super) fn line_up(&self, range: GfnRange, owner: Owner) -> Turn<'_> {
         let mut line = lock(&self.line);
         let number = line.next_number;
         line.next_number += 1;
-        line.requests.push(Request { number, range, owner, stage: Stage::Waiting });
-        Turn { desk: self, number }
+        let alone = line.requests.is_empty();
+        let stage = if alone { Stage::UnderWay } else { Stage::Waiting };
+        line.requests.push(Request { number, range, owner, stage });
+        Turn { desk: self, number, alone }
     }
 
     /// Makes everybody in the line ask again whether to give up.
     pub(crate) fn wake(&self) {
         // Whoever has asked but does not wait yet holds this lock.
-        drop(lock(&self.line));
-        self.moved.notify_all();
+        self.moved(&lock(&self.line));
+    }
+
+    /// Something in the line changed.
+    fn moved(&self, line: &Line) {
+        if line.sleepers != 0 {
+            self.moved.notify_all();
+        }
     }
 
     /// Requests under way or waiting.
     #[cfg(test)]
     pub(crate) fn requests(&self) -> usize {
         lock(&self.line).requests.len()
+    }
+
+    /// Whether any page can be in doubt: some answer of the kernel's proved nothing, or a thread panicked in the middle of
+    /// a conversion. For who holds the conversion lock.
+    pub(super) fn may_be_in_doubt(&self, unsettled: &Unsettled) -> bool {
+        !unsettled.doubts.is_empty() || self.unsettled.is_poisoned()
     }
 
     /// Keeps every conversion out while `work` runs.
@@ -91,6 +115,11 @@ impl ConversionDesk {
 }
 
 impl Turn<'_> {
+    /// Whether nobody was there on arrival: there is nothing to wait for, and nobody to be taken along.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     /// Returns the answer once another thread has carried out the request or `give_up` says so, or nothing once no
     /// earlier request overlaps it.
     pub(super) fn wait(&self, give_up: impl Fn() -> bool) -> Option<Result<Converted, ConvertError>> {
@@ -106,7 +135,9 @@ impl Turn<'_> {
                 }
                 Some(Stage::Waiting) | None => return Some(Err(ConvertError::Gone)),
             }
+            line.sleepers += 1;
             line = self.desk.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line.sleepers -= 1;
         }
     }
 
@@ -114,14 +145,15 @@ impl Turn<'_> {
     /// holds the conversion lock: requests that waited for that are taken along.
     pub(super) fn lead(&self) -> Option<Batch<'_>> {
         let members = lock(&self.desk.line).take_along(self.number);
-        (!members.is_empty()).then_some(Batch { desk: self.desk, members })
+        (!members.is_empty()).then_some(Batch { desk: self.desk, leader: self.number, members })
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.desk.line).requests.retain(|request| request.number != self.number);
-        self.desk.moved.notify_all();
+        let mut line = lock(&self.desk.line);
+        line.requests.retain(|request| request.number != self.number);
+        self.desk.moved(&line);
     }
 }
 
@@ -139,8 +171,8 @@ impl Line {
     }
 
     /// Puts a waiting request under way, and with it, as long as there are any, those that adjoin what was taken.
-    fn take_along(&mut self, number: u64) -> Vec<(u64, GfnRange)> {
-        let mut members: Vec<(u64, GfnRange)> = Vec::new();
+    fn take_along(&mut self, number: u64) -> Members {
+        let mut members = Members::new();
         let mut next = Some(number);
         while let Some(number) = next {
             let waiting = |request: &&mut Request| matches!(request.stage, Stage::Waiting);
@@ -178,12 +210,20 @@ impl Batch<'_> {
         self.members.iter().map(|(_, range)| *range)
     }
 
-    /// Gives everybody the answer to their range.
-    pub(super) fn answer(mut self, answer: impl Fn(GfnRange) -> Result<Converted, ConvertError>) {
-        let mut line = lock(&self.desk.line);
+    /// Gives the others the answer to their ranges, and returns the leader's.
+    pub(super) fn answer(
+        mut self,
+        answer: impl Fn(GfnRange) -> Result<Converted, ConvertError>,
+    ) -> Result<Converted, ConvertError> {
+        let mut own = Err(ConvertError::Gone);
         for (number, range) in std::mem::take(&mut self.members) {
-            line.set_stage(number, Stage::Answered(answer(range)));
+            if number == self.leader {
+                own = answer(range);
+            } else {
+                lock(&self.desk.line).set_stage(number, Stage::Answered(answer(range)));
+            }
         }
+        own
     }
 }
 
@@ -192,7 +232,6 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let mut line = lock(&self.desk.line);
         self.members.iter().for_each(|(number, _)| line.set_stage(*number, Stage::Waiting));
-        drop(line);
-        self.desk.moved.notify_all();
+        self.desk.moved(&line);
     }
 }
