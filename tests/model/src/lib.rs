@@ -1,0 +1,5 @@
+#![forbid(unsafe_code)]
+pub mod binding;
+pub mod protocol;
+pub mod runner;
+pub mod suite;
