@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
 pub mod binding;
+pub mod mapping;
 pub mod protocol;
 pub mod runner;
 pub mod suite;

@@ -161,6 +161,7 @@ impl<P: Protocol> Study<P> {
 pub fn cases() -> Vec<Case> {
     let models = [
         crate::binding::cases(),
+        crate::mapping::cases(),
     ];
     models.into_iter().flatten().collect()
 }
