@@ -48,6 +48,8 @@ pub enum Expected {
     Broken,
     /// Some state is an example of it.
     Occurs,
+    /// Either: the document records which.
+    Recorded,
 }
 
 /// What came of one.
@@ -65,6 +67,7 @@ impl Outcome {
         match self.expected {
             Expected::Holds => self.exploration.schedule.is_none(),
             Expected::Broken | Expected::Occurs => self.exploration.schedule.is_some(),
+            Expected::Recorded => true,
         }
     }
 
@@ -77,6 +80,8 @@ impl Outcome {
             (Expected::Broken, false) => "NOT CAUGHT",
             (Expected::Occurs, true) => "occurs",
             (Expected::Occurs, false) => "NEVER OCCURS",
+            (Expected::Recorded, true) => "lacks it",
+            (Expected::Recorded, false) => "has it",
         }
     }
 }
@@ -162,6 +167,8 @@ pub fn cases() -> Vec<Case> {
     let models = [
         crate::binding::cases(),
         crate::mapping::cases(),
+        crate::lifetime::cases(),
+        crate::closing::cases(),
     ];
     models.into_iter().flatten().collect()
 }
