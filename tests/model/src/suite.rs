@@ -169,6 +169,7 @@ pub fn cases() -> Vec<Case> {
         crate::mapping::cases(),
         crate::lifetime::cases(),
         crate::closing::cases(),
+        crate::conversion::cases(),
     ];
     models.into_iter().flatten().collect()
 }
