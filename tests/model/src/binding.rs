@@ -362,12 +362,16 @@ pub fn cases() -> Vec<Check> {
         .mutant("reference taken from zero", &Binding::with(Change::ReferenceUnchecked), &[UAF])
         .mutant("pointer not looked at again", &Binding::with(Change::PointerNotRead2), &[UAF])
         .mutant("slot freed before the SRCU wait", &Binding::with(Change::NoSrcuWait), &[UAF])
-        .mutant("release without slots_lock", &Binding::with(Change::ReleaseUnlocked), &[
-            UAF,
-            "unbind is never refused in case 3",
-            "unbind is never refused in case 4",
-            "unbind is never refused in case 5",
-        ])
+        .mutant(
+            "release without slots_lock",
+            &Binding::with(Change::ReleaseUnlocked),
+            &[
+                UAF,
+                "unbind is never refused in case 3",
+                "unbind is never refused in case 4",
+                "unbind is never refused in case 5",
+            ],
+        )
         .mutant("slot pins file, file pins VM", &Binding::with(Change::SlotPinsFile), &[LEAK])
         .mutant("file does not pin VM", &Binding::with(Change::FilePinsNoVm), &[UAF])
         .cases()

@@ -234,9 +234,14 @@ impl Orders {
             let mut after = s.clone();
             put(File::VmPut)(&mut after);
             let last = after.key_is_free && !s.key_is_free;
-            if last { "release drops the last reference to the VM: its ASID is free" } else { "release drops its reference to the VM" }
+            if last {
+                "release drops the last reference to the VM: its ASID is free"
+            } else {
+                "release drops its reference to the VM"
+            }
         };
-        let evict_words = if s.pages[file] { "frees the file's pages, resets their RMP entries" } else { "evicts the inode" };
+        let evict_words =
+            if s.pages[file] { "frees the file's pages, resets their RMP entries" } else { "evicts the inode" };
         match (s.files[file], self.kernel) {
             (File::Released, Kernel::VmFirst) => steps.add(WHO, put_words, put(File::VmPut)),
             (File::VmPut, _) => steps.add(WHO, evict_words, evict(File::Gone)),
@@ -400,16 +405,16 @@ pub fn counts() -> Vec<Count> {
             "deaths of a process that holds these, by numbering of descriptors and moment the mappings go",
             &Orders { plan: Plan::Dies, kernel: Kernel::VmFirst },
         ),
-        count("ways through the life of a VM of tenure's, with a death at any moment or none", &Orders::ours(
-            ours::Change::None,
-        )),
+        count(
+            "ways through the life of a VM of tenure's, with a death at any moment or none",
+            &Orders::ours(ours::Change::None),
+        ),
     ]
 }
 
 /// The order of the law, as `gmem_kvm::teardown` declares it.
 fn order_of_teardown() -> Vec<Closing> {
-    let mut order =
-        vec![Closing::Vm, Closing::Vcpus(1), Closing::GuestMemfd, Closing::Slot(0), Closing::VcpusStopped];
+    let mut order = vec![Closing::Vm, Closing::Vcpus(1), Closing::GuestMemfd, Closing::Slot(0), Closing::VcpusStopped];
     order.sort();
     order
 }

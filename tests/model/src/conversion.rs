@@ -27,10 +27,12 @@ use crate::protocol::{Claim, Protocol, Steps};
 use crate::suite::{Case, Study};
 
 const PAGES: usize = 2;
+/// Their names in schedules.
+const PAGE: [&str; PAGES] = ["0", "1"];
 const VCPUS: usize = 2;
-/// What each vCPU may ask for, and a device do.
+/// What each vCPU may ask for, and the device do.
 const REQUESTS: [u8; VCPUS] = [2, 1];
-const ACCESSES: u8 = 2;
+const ACCESSES: u8 = 1;
 /// Calls to the kernel that may fail in one run.
 const FAILURES: u8 = 2;
 
@@ -66,6 +68,14 @@ impl Page {
             Owner::Shared => self.shared,
             Owner::Private => self.private,
         }
+    }
+}
+
+/// As [`Owner`] displays itself.
+const fn name(owner: Owner) -> &'static str {
+    match owner {
+        Owner::Shared => "shared",
+        Owner::Private => "private",
     }
 }
 
@@ -204,7 +214,9 @@ fn claims() -> Vec<Claim<Conversion>> {
         }),
         Of::no_deadlock(),
         Of::sometimes("a conversion waits for a guard", |_, s| s.vcpus.iter().any(|vcpu| vcpu.waits(s))),
-        Of::sometimes("a guard finds that its epoch is over", |_, s| s.device == device::Device::TooLate),
+        Of::sometimes("a guard finds that its epoch is over", |_, s| {
+            matches!(s.device, device::Device::TooLate { .. })
+        }),
         Of::sometimes("a device is refused", |_, s| s.device == device::Device::Refused),
         Of::sometimes("a conversion is aborted", |_, s| converter::Vcpu::is_seen(s, converter::Seen::Aborted)),
         Of::sometimes("a conversion ends in doubt", |_, s| converter::Vcpu::is_seen(s, converter::Seen::Doubtful)),

@@ -369,7 +369,7 @@ pub struct Cell {
 /// Every cell in which the question makes sense.
 pub fn cells() -> Vec<Cell> {
     let of = |(design, technology, property): (Design, Technology, Property)| {
-        let exploration = explore(&Lifetime { design, technology }, property.claim());
+        let exploration = explore(&Lifetime { design, technology }, &[property.claim()]);
         Cell { design, technology, property, exploration }
     };
     questions().map(of).collect()
@@ -390,9 +390,9 @@ pub fn cases() -> Vec<Case> {
         for technology in Technology::ALL {
             let form = || Form::Design(format!("{}, {}", design.name(), technology.name()));
             let protocol = Lifetime { design, technology };
-            study.push(form(), &protocol, Claim::no_deadlock(), Expected::Holds);
+            study.push(form(), &protocol, vec![Claim::no_deadlock()], Expected::Holds);
             for property in Property::ALL.into_iter().filter(|property| property.applies_to(technology)) {
-                study.push(form(), &protocol, property.claim(), Expected::Recorded);
+                study.push(form(), &protocol, vec![property.claim()], Expected::Recorded);
             }
         }
     }

@@ -39,17 +39,37 @@ const GENERATIONS: usize = 3;
 enum Fault {
     Idle,
     /// Has sampled the sequence.
-    Sampled { seq: u8 },
+    Sampled {
+        seq: u8,
+    },
     /// Has a page, and a reference to it unless the form drops that at once. A mutant has no sequence yet.
-    HasPage { seq: Option<u8>, page: Generation },
+    HasPage {
+        seq: Option<u8>,
+        page: Generation,
+    },
     /// Has looked for invalidations before it took the lock: a mutant.
-    Hasty { page: Generation },
-    HasLock { seq: u8, page: Generation },
+    Hasty {
+        page: Generation,
+    },
+    HasLock {
+        seq: u8,
+        page: Generation,
+    },
     /// `mmu_invalidate_retry_gfn` had nothing against it.
-    Checked { page: Generation },
-    Mapped { page: Generation, elsewhere: bool },
-    Retry { page: Generation, why: Why },
-    Unlocked { page: Generation },
+    Checked {
+        page: Generation,
+    },
+    Mapped {
+        page: Generation,
+        elsewhere: bool,
+    },
+    Retry {
+        page: Generation,
+        why: Why,
+    },
+    Unlocked {
+        page: Generation,
+    },
 }
 
 /// Why a fault begins anew.
@@ -387,9 +407,7 @@ fn claims() -> Vec<Claim<Mapping>> {
     vec![
         Of::always(STALE, |_, s| (0..FRAMES).all(|frame| !s.is_stale(frame) || s.is_being_invalidated(frame))),
         Of::always("what is mapped is the page that is there", |_, s| (0..FRAMES).all(|frame| !s.is_stale(frame))),
-        Of::always(FREED, |_, s| {
-            (0..FRAMES).all(|frame| s.mapped[frame].is_none_or(|page| !s.is_free(frame, page)))
-        }),
+        Of::always(FREED, |_, s| (0..FRAMES).all(|frame| s.mapped[frame].is_none_or(|page| !s.is_free(frame, page)))),
         Of::always(MISUSE, |_, s| !s.misuse),
         Of::always(PINNED, |_, s| {
             let somebody_holds_one = s.faults.iter().any(|fault| *fault != Fault::Idle) || s.map.is_inside();

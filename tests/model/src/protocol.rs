@@ -6,7 +6,6 @@
 //! reads as a schedule. Memory is sequentially consistent; which fences make that true of real code is for other tools
 //! to say (for the epochs: `gmem/kvm/tests/epoch_orders.rs`).
 
-use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 
@@ -36,9 +35,54 @@ pub struct Step<S> {
     /// The thread.
     pub who: &'static str,
     /// In words that follow its name.
-    pub does: Cow<'static, str>,
+    pub does: Words,
     /// The state after it.
     pub then: S,
+}
+
+/// What a step does, in words. They are put together only when somebody reads them: most steps nobody ever does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    /// These.
+    Fixed(&'static str),
+    /// With a word put for each `{}`.
+    Filled(&'static str, [&'static str; 2]),
+    /// Put together already.
+    Ready(String),
+}
+
+impl From<&'static str> for Words {
+    fn from(words: &'static str) -> Self {
+        Self::Fixed(words)
+    }
+}
+
+impl From<(&'static str, [&'static str; 2])> for Words {
+    fn from((words, fill): (&'static str, [&'static str; 2])) -> Self {
+        Self::Filled(words, fill)
+    }
+}
+
+impl From<String> for Words {
+    fn from(words: String) -> Self {
+        Self::Ready(words)
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(words) => f.write_str(words),
+            Self::Ready(words) => f.write_str(words),
+            Self::Filled(words, fill) => {
+                let fill = fill.iter().copied().chain(std::iter::repeat(""));
+                words.split("{}").zip(std::iter::once("").chain(fill)).try_for_each(|(part, filled)| {
+                    f.write_str(filled)?;
+                    f.write_str(part)
+                })
+            }
+        }
+    }
 }
 
 /// Collects the steps from one state.
@@ -60,7 +104,7 @@ impl<'a, S: Clone> Steps<'a, S> {
     }
 
     /// `who` can do this, and `effect` is what it changes.
-    pub fn add(&mut self, who: &'static str, does: impl Into<Cow<'static, str>>, effect: impl FnOnce(&mut S)) {
+    pub fn add(&mut self, who: &'static str, does: impl Into<Words>, effect: impl FnOnce(&mut S)) {
         let mut then = self.from.clone();
         effect(&mut then);
         self.found.push(Step { who, does: does.into(), then });

@@ -1,12 +1,11 @@
 //! Explores a protocol: every state that any schedule can reach, breadth first, until a claim is decided.
 //!
-//! Owns the way from a [`Protocol`] and one [`Claim`] to an [`Exploration`]. The search is Stateright's. One claim at a
-//! time and one thread at a time, for two reasons: the first state that decides a claim then lies at the end of a
-//! shortest schedule, and all counts are the same in every run. States are told apart by a 64-bit hash, as in other
+//! Owns the way from a [`Protocol`] and its [`Claim`]s to an [`Exploration`]. The search is Stateright's, with one
+//! question and one thread: the first state that decides the question then lies at the end of a shortest schedule, and all
+//! counts are the same in every run. States are told apart by a 64-bit hash, as in other
 //! explicit-state checkers: among a million states a collision, which would leave one of them out, has a chance of about
 //! one in 40 million.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -42,7 +41,7 @@ pub struct Line {
     /// The thread.
     pub who: &'static str,
     /// What it does.
-    pub does: Cow<'static, str>,
+    pub does: String,
 }
 
 impl fmt::Display for Schedule {
@@ -59,16 +58,19 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Explores `protocol` until `claim` is decided or no state is left.
-pub fn explore<P: Protocol>(protocol: &P, claim: Claim<P>) -> Exploration {
+/// Explores `protocol` until one of `claims` is decided or no state is left.
+pub fn explore<P: Protocol>(protocol: &P, claims: &[Claim<P>]) -> Exploration {
     let began = Instant::now();
-    let question = Question { protocol: protocol.clone(), claim };
+    let question = Question { protocol: protocol.clone(), claims: claims.to_vec() };
     let checker = question.checker().threads(1).spawn_bfs().join();
     let took = began.elapsed();
     let schedule = checker.discovery(ANSWER).map(|path| {
         let steps = path.into_vec();
         let start = steps.first().and_then(|(start, _)| protocol.describe_start(start));
-        let lines = steps.into_iter().filter_map(|(_, step)| step).map(|step| Line { who: step.who, does: step.does });
+        let lines = steps
+            .into_iter()
+            .filter_map(|(_, step)| step)
+            .map(|step| Line { who: step.who, does: step.does.to_string() });
         Schedule { start, lines: lines.collect() }
     });
     Exploration { states: checker.unique_state_count(), depth: checker.max_depth().saturating_sub(1), took, schedule }
@@ -77,10 +79,16 @@ pub fn explore<P: Protocol>(protocol: &P, claim: Claim<P>) -> Exploration {
 /// The checker's name for the one thing it is asked.
 const ANSWER: &str = "answer";
 
-/// One claim of one protocol, as the checker takes it.
+/// Whether any of these claims is decided, as the checker takes it.
 struct Question<P: Protocol> {
     protocol: P,
-    claim: Claim<P>,
+    claims: Vec<Claim<P>>,
+}
+
+impl<P: Protocol> Question<P> {
+    fn is_answered_by(&self, state: &P::State) -> bool {
+        self.claims.iter().any(|claim| claim.is_decided_by(&self.protocol, state))
+    }
 }
 
 impl<P: Protocol> Model for Question<P> {
@@ -100,7 +108,7 @@ impl<P: Protocol> Model for Question<P> {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::sometimes(ANSWER, |question, state| question.claim.is_decided_by(&question.protocol, state))]
+        vec![Property::sometimes(ANSWER, Self::is_answered_by)]
     }
 }
 

@@ -11,17 +11,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::protocol::{Claim, Kind, Protocol};
 use crate::runner::{Exploration, explore};
 
-/// One claim of one form of a model.
+/// One form of a model, and claims that one exploration decides.
 pub struct Case {
     /// The model.
     pub model: &'static str,
     /// Which form of it.
     pub form: Form,
-    /// The claim.
-    pub claim: &'static str,
-    /// What must come of it.
+    /// The claims. Several only if all of them are to hold: then one look at every state does for all.
+    pub claims: Vec<&'static str>,
+    /// What must come of each.
     pub expected: Expected,
-    explore: Box<dyn Fn() -> Exploration + Send + Sync>,
+    /// Of the claims with these numbers.
+    explore: Box<dyn Fn(&[usize]) -> Exploration + Send + Sync>,
 }
 
 /// A form of a model.
@@ -52,9 +53,11 @@ pub enum Expected {
     Recorded,
 }
 
-/// What came of one.
+/// What came of one claim.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// The claim.
+    pub claim: &'static str,
     /// What was expected.
     pub expected: Expected,
     /// What was found.
@@ -88,8 +91,16 @@ impl Outcome {
 
 impl Case {
     /// Explores it.
-    pub fn check(&self) -> Outcome {
-        Outcome { expected: self.expected, exploration: (self.explore)() }
+    pub fn check(&self) -> Vec<Outcome> {
+        let outcome =
+            |number: usize, exploration| Outcome { claim: self.claims[number], expected: self.expected, exploration };
+        let all: Vec<usize> = (0..self.claims.len()).collect();
+        let together = (self.explore)(&all);
+        if together.schedule.is_none() || all.len() == 1 {
+            return all.into_iter().map(|number| outcome(number, together.clone())).collect();
+        }
+        // One of them is decided, and which one is the question now.
+        all.into_iter().map(|number| outcome(number, (self.explore)(&[number]))).collect()
     }
 
     /// What `--trace` calls this form: `MODEL` or `MODEL/FORM`.
@@ -104,7 +115,7 @@ impl Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("path", &self.path()).field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("Case").field("path", &self.path()).field("claims", &self.claims).finish_non_exhaustive()
     }
 }
 
@@ -124,18 +135,18 @@ impl<P: Protocol> Study<P> {
 
     /// The protocol as it is: every claim must hold, and everything that shall occur must.
     pub(crate) fn sound(mut self, protocol: &P) -> Self {
-        for claim in self.claims.clone() {
-            let expected = if matches!(claim.kind, Kind::Sometimes(_)) { Expected::Occurs } else { Expected::Holds };
-            self.push(Form::Sound, protocol, claim, expected);
+        let (occur, hold) = self.claims.iter().copied().partition(|claim| matches!(claim.kind, Kind::Sometimes(_)));
+        self.push(Form::Sound, protocol, hold, Expected::Holds);
+        for claim in Vec::into_iter(occur) {
+            self.push(Form::Sound, protocol, vec![claim], Expected::Occurs);
         }
         self
     }
 
     /// Another form of it, of which every claim must hold as well. What occurs in it is not looked at.
     pub(crate) fn variation(mut self, name: &'static str, protocol: &P) -> Self {
-        for claim in self.claims.clone().into_iter().filter(|claim| !matches!(claim.kind, Kind::Sometimes(_))) {
-            self.push(Form::Variation(name), protocol, claim, Expected::Holds);
-        }
+        let hold = self.claims.iter().copied().filter(|claim| !matches!(claim.kind, Kind::Sometimes(_)));
+        self.push(Form::Variation(name), protocol, hold.collect(), Expected::Holds);
         self
     }
 
@@ -144,16 +155,20 @@ impl<P: Protocol> Study<P> {
         for wanted in caught_by {
             let claim = self.claims.iter().find(|claim| claim.name == *wanted).copied();
             let claim = claim.expect("a mutant names a claim of its model");
-            self.push(Form::Mutant(name), protocol, claim, Expected::Broken);
+            self.push(Form::Mutant(name), protocol, vec![claim], Expected::Broken);
         }
         self
     }
 
-    /// A form with a name of its own and one claim, of which this is expected.
-    pub(crate) fn push(&mut self, form: Form, protocol: &P, claim: Claim<P>, expected: Expected) {
+    /// A form and claims of which this is expected.
+    pub(crate) fn push(&mut self, form: Form, protocol: &P, claims: Vec<Claim<P>>, expected: Expected) {
         let protocol = protocol.clone();
-        let explore = Box::new(move || explore(&protocol, claim));
-        self.cases.push(Case { model: self.model, form, claim: claim.name, expected, explore });
+        let names = claims.iter().map(|claim| claim.name).collect();
+        let explore = Box::new(move |numbers: &[usize]| {
+            let asked: Vec<_> = numbers.iter().map(|number| claims[*number]).collect();
+            explore(&protocol, &asked)
+        });
+        self.cases.push(Case { model: self.model, form, claims: names, expected, explore });
     }
 
     /// All of them.
@@ -176,9 +191,9 @@ pub fn cases() -> Vec<Case> {
 
 /// Checks all of them, as many at a time as there are processors, and returns what came of each in the same order.
 /// `done` hears of each as it ends.
-pub fn check(cases: &[Case], done: impl Fn(&Case, &Outcome) + Sync) -> Vec<Outcome> {
+pub fn check(cases: &[Case], done: impl Fn(&Case, &[Outcome]) + Sync) -> Vec<Vec<Outcome>> {
     let next = AtomicUsize::new(0);
-    let outcomes: Vec<Mutex<Option<Outcome>>> = cases.iter().map(|_| Mutex::new(None)).collect();
+    let outcomes: Vec<Mutex<Option<Vec<Outcome>>>> = cases.iter().map(|_| Mutex::new(None)).collect();
     let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -187,9 +202,9 @@ pub fn check(cases: &[Case], done: impl Fn(&Case, &Outcome) + Sync) -> Vec<Outco
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     cases.get(index).zip(outcomes.get(index))
                 } {
-                    let outcome = case.check();
-                    done(case, &outcome);
-                    *slot.lock().expect("no check panics while it holds this") = Some(outcome);
+                    let outcomes = case.check();
+                    done(case, &outcomes);
+                    *slot.lock().expect("no check panics while it holds this") = Some(outcomes);
                 }
             });
         }

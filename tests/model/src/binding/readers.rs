@@ -214,4 +214,3 @@ pub(super) fn punch_steps(steps: &mut Steps<'_, State>) {
         Punch::HasFile | Punch::Done => {}
     }
 }
-

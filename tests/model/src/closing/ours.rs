@@ -97,8 +97,12 @@ impl Ours {
             Task::Fork => steps.add("another thread", "forks and executes a program: the child has the descriptor", {
                 next(|s| s.get(Handle::Inherited, 0))
             }),
-            Task::MoveGmem => steps.add(WHO, "moves it above the VM's: descriptor 12", next(|s| s.get(Handle::Gmem, 12))),
-            Task::CloseFirst => steps.add(WHO, "closes its first descriptor", next(|s| s.drop_handle(Handle::FirstGmem))),
+            Task::MoveGmem => {
+                steps.add(WHO, "moves it above the VM's: descriptor 12", next(|s| s.get(Handle::Gmem, 12)))
+            }
+            Task::CloseFirst => {
+                steps.add(WHO, "closes its first descriptor", next(|s| s.drop_handle(Handle::FirstGmem)))
+            }
             Task::Map => steps.add(WHO, "maps it", next(|s| s.get(Handle::GmemMapping, 0))),
             Task::CreateVcpu => {
                 steps.add(WHO, "creates a vCPU: descriptor 4", next(|s| s.get(Handle::Vcpu, 4)));

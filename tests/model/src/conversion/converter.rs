@@ -3,7 +3,7 @@
 use gmem::ledger::Owner;
 
 use super::ledger::{Answer, Event};
-use super::{Change, Contents, Conversion, PAGES, State, ledger};
+use super::{Change, Contents, Conversion, PAGE, PAGES, State, ledger, name};
 use crate::protocol::Steps;
 
 /// Where it is.
@@ -19,16 +19,29 @@ pub(super) enum Vcpu {
     /// The page is marked in the ledger.
     Marked(Request),
     /// The epoch is over; guards of this parity are waited for.
-    Drains { request: Request, parity: usize, marked: bool },
-    Drained { request: Request, marked: bool },
+    Drains {
+        request: Request,
+        parity: usize,
+        marked: bool,
+    },
+    Drained {
+        request: Request,
+        marked: bool,
+    },
     /// A mutant's discard came before the attribute.
     DiscardedEarly(Request),
     AttributeSet(Request),
     Discarded(Request),
     /// The request is over; the lock is still held.
-    Over { request: Request, seen: Seen },
+    Over {
+        request: Request,
+        seen: Seen,
+    },
     /// Converted: back to the guest, which uses the page.
-    Uses { page: usize, kind: Owner },
+    Uses {
+        page: usize,
+        kind: Owner,
+    },
 }
 
 /// What a guest asks for.
@@ -66,9 +79,12 @@ impl Vcpu {
             | Self::DiscardedEarly(request)
             | Self::AttributeSet(request)
             | Self::Discarded(request) => Some(request),
-            Self::Running | Self::Asks(_) | Self::HasLock(_) | Self::Paid(_) | Self::Over { .. } | Self::Uses { .. } => {
-                None
-            }
+            Self::Running
+            | Self::Asks(_)
+            | Self::HasLock(_)
+            | Self::Paid(_)
+            | Self::Over { .. }
+            | Self::Uses { .. } => None,
         }
     }
 
@@ -103,7 +119,7 @@ pub(super) fn steps(how: &Conversion, cpu: usize, steps: &mut Steps<'_, State>) 
     let go = move |s: &mut State, to| s.vcpus[cpu] = to;
     match s.vcpus[cpu] {
         Vcpu::Running => guest(cpu, steps),
-        Vcpu::Uses { page, kind } => steps.add(who, format!("uses page {page} as {kind}"), |s| {
+        Vcpu::Uses { page, kind } => steps.add(who, ("uses page {} as {}", [PAGE[page], name(kind)]), |s| {
             // Another vCPU may have converted it again.
             if s.pages[page].attribute == kind {
                 *s.pages[page].copy(kind) = Contents::Data;
@@ -129,21 +145,22 @@ pub(super) fn steps(how: &Conversion, cpu: usize, steps: &mut Steps<'_, State>) 
                 steps.add(who, "finds all older guards gone", |s| go(s, Vcpu::Drained { request, marked }));
             }
         }
-        Vcpu::Drained { request, marked: false } => mark(cpu, request, steps, |request| Vcpu::Drained {
-            request,
-            marked: true,
-        }),
+        Vcpu::Drained { request, marked: false } => {
+            mark(cpu, request, steps, |request| Vcpu::Drained { request, marked: true })
+        }
         Vcpu::Drained { request, marked: true } if how.is(Change::DiscardFirst) => {
             discard(how, cpu, request, steps, Vcpu::DiscardedEarly(request));
         }
         Vcpu::Drained { request, marked: true } => set_attribute(how, cpu, request, steps, Vcpu::AttributeSet(request)),
         Vcpu::DiscardedEarly(request) => set_attribute(how, cpu, request, steps, Vcpu::Discarded(request)),
         Vcpu::AttributeSet(request) => discard(how, cpu, request, steps, Vcpu::Discarded(request)),
-        Vcpu::Discarded(request) => steps.add(who, format!("commits: page {} is {}", request.page, request.to), |s| {
-            let page = &mut s.pages[request.page];
-            page.ledger = ledger::outcome(page.ledger, Event::Commit);
-            go(s, Vcpu::Over { request, seen: Seen::Converted });
-        }),
+        Vcpu::Discarded(request) => {
+            steps.add(who, ("commits: page {} is {}", [PAGE[request.page], name(request.to)]), |s| {
+                let page = &mut s.pages[request.page];
+                page.ledger = ledger::outcome(page.ledger, Event::Commit);
+                go(s, Vcpu::Over { request, seen: Seen::Converted });
+            })
+        }
         Vcpu::Over { request, seen } => steps.add(who, "drops the lock, answers the guest", |s| {
             if s.lock == Some(cpu) {
                 s.lock = None;
@@ -169,14 +186,18 @@ fn guest(cpu: usize, steps: &mut Steps<'_, State>) {
                     s.vcpus[cpu] = Vcpu::Asks(Request { page, wants, to: wants, implicit, had_data: false });
                 }
             };
-            steps.add(WHO[cpu], format!("asks for page {page} to be {wants}"), ask(false));
+            steps.add(WHO[cpu], ("asks for page {} to be {}", [PAGE[page], name(wants)]), ask(false));
             if s.pages[page].attribute == wants {
-                steps.add(WHO[cpu], format!("touches page {page} as {wants}"), |s| {
+                steps.add(WHO[cpu], ("touches page {} as {}", [PAGE[page], name(wants)]), |s| {
                     s.requests[cpu] -= 1;
                     *s.pages[page].copy(wants) = Contents::Data;
                 });
             } else {
-                steps.add(WHO[cpu], format!("touches page {page} as {wants}, which it is not: exit"), ask(true));
+                steps.add(
+                    WHO[cpu],
+                    ("touches page {} as {}, which it is not: exit", [PAGE[page], name(wants)]),
+                    ask(true),
+                );
             }
         }
     }
@@ -189,13 +210,13 @@ fn pay(cpu: usize, request: Request, steps: &mut Steps<'_, State>) {
     let Some((number, side)) = s.pages.iter().enumerate().find_map(|(number, page)| Some((number, page.debt?))) else {
         return steps.add(WHO[cpu], "finds no debts", paid);
     };
-    steps.add(WHO[cpu], format!("pays a debt: discards the {side} copy of page {number}"), |s| {
+    steps.add(WHO[cpu], ("pays a debt: discards the {} copy of page {}", [name(side), PAGE[number]]), |s| {
         *s.pages[number].copy(side) = Contents::Nothing;
         s.pages[number].debt = None;
         paid(s);
     });
     if s.failures != 0 {
-        steps.add(WHO[cpu], format!("cannot pay the debt of page {number}"), |s| {
+        steps.add(WHO[cpu], ("cannot pay the debt of page {}", [PAGE[number], ""]), |s| {
             s.failures -= 1;
             paid(s);
         });
@@ -225,7 +246,7 @@ fn begin(how: &Conversion, cpu: usize, request: Request, steps: &mut Steps<'_, S
 
 /// Marks the page in the ledger: no new host access.
 fn mark(cpu: usize, request: Request, steps: &mut Steps<'_, State>, then: fn(Request) -> Vcpu) {
-    steps.add(WHO[cpu], format!("marks page {}: converting to {}", request.page, request.to), |s| {
+    steps.add(WHO[cpu], ("marks page {}: converting to {}", [PAGE[request.page], name(request.to)]), |s| {
         let page = &mut s.pages[request.page];
         if let Answer::Begun(state) = ledger::begin(page.ledger, request.to) {
             page.ledger = state;
@@ -253,7 +274,7 @@ fn set_attribute(how: &Conversion, cpu: usize, request: Request, steps: &mut Ste
             page.attribute = to;
         }
     };
-    steps.add(WHO[cpu], format!("sets the attribute of page {number} to {to}"), |s| {
+    steps.add(WHO[cpu], ("sets the attribute of page {} to {}", [PAGE[number], name(to)]), |s| {
         take_effect(s);
         s.vcpus[cpu] = then;
     });
@@ -277,25 +298,25 @@ fn set_attribute(how: &Conversion, cpu: usize, request: Request, steps: &mut Ste
     let as_abort = how.is(Change::DoubtAsAbort);
     let ending = move |s: &mut State| if as_abort { abort(s) } else { doubt(s) };
     let meant = if as_abort { "aborts" } else { "in doubt" };
-    steps.add(WHO[cpu], format!("cannot know whether the attribute is set; it is: {meant}"), |s| {
+    steps.add(WHO[cpu], ("cannot know whether the attribute is set; it is: {}", [meant, ""]), |s| {
         take_effect(s);
         ending(s);
     });
-    steps.add(WHO[cpu], format!("cannot know whether the attribute is set; it is not: {meant}"), ending);
+    steps.add(WHO[cpu], ("cannot know whether the attribute is set; it is not: {}", [meant, ""]), ending);
 }
 
 /// Discards the losing side's copy. It may fail; then it is a debt.
 fn discard(how: &Conversion, cpu: usize, request: Request, steps: &mut Steps<'_, State>, then: Vcpu) {
     let Request { page: number, wants, to, .. } = request;
     let side = to.other();
-    steps.add(WHO[cpu], format!("discards the {side} copy of page {number}"), |s| {
+    steps.add(WHO[cpu], ("discards the {} copy of page {}", [name(side), PAGE[number]]), |s| {
         // Nobody wanted to take the page from this side.
         s.loss |= wants == side && s.pages[number].holds(side) == Contents::Data;
         *s.pages[number].copy(side) = Contents::Nothing;
         s.vcpus[cpu] = then;
     });
     if steps.state().failures != 0 {
-        steps.add(WHO[cpu], format!("fails to discard the {side} copy of page {number}"), |s| {
+        steps.add(WHO[cpu], ("fails to discard the {} copy of page {}", [name(side), PAGE[number]]), |s| {
             s.failures -= 1;
             if s.pages[number].holds(side) == Contents::Data && !how.is(Change::DebtForgotten) {
                 s.pages[number].debt = Some(side);

@@ -1,6 +1,6 @@
 //! A device: it enters an epoch, asks the ledger, touches the page, leaves.
 
-use super::{Change, Contents, Conversion, PAGES, State, ledger};
+use super::{Change, Contents, Conversion, PAGE, PAGES, State, ledger};
 use crate::protocol::Steps;
 
 /// Where it is, and with which page.
@@ -8,18 +8,36 @@ use crate::protocol::Steps;
 pub(super) enum Device {
     Idle,
     /// Has read the epoch.
-    HasEpoch { page: usize, epoch: u8 },
+    HasEpoch {
+        page: usize,
+        epoch: u8,
+    },
     /// Has counted itself in.
-    Announced { page: usize, epoch: u8 },
+    Announced {
+        page: usize,
+        epoch: u8,
+    },
     /// The epoch was over when it had counted itself in.
-    TooLate,
+    TooLate {
+        page: usize,
+    },
     /// Holds a guard.
-    Guarded { page: usize, parity: usize },
+    Guarded {
+        page: usize,
+        parity: usize,
+    },
     Refused,
-    Allowed { page: usize, parity: usize },
-    Touched { parity: usize },
+    Allowed {
+        page: usize,
+        parity: usize,
+    },
+    Touched {
+        parity: usize,
+    },
     /// A mutant asked the ledger before it had a guard.
-    Hasty { page: usize },
+    Hasty {
+        page: usize,
+    },
 }
 
 /// What it can do next.
@@ -33,7 +51,7 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
                 if late_guard {
                     look(page, steps, |page| Device::Hasty { page });
                 } else {
-                    steps.add(WHO, format!("wants page {page}, reads the epoch"), |s| {
+                    steps.add(WHO, ("wants page {}, reads the epoch", [PAGE[page], ""]), |s| {
                         s.accesses -= 1;
                         s.device = Device::HasEpoch { page, epoch: s.epoch };
                     });
@@ -57,11 +75,13 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
             } else {
                 steps.add(WHO, "finds that the epoch is over, counts itself out", |s| {
                     s.active[parity(epoch)] -= 1;
-                    s.device = Device::TooLate;
+                    s.device = Device::TooLate { page };
                 });
             }
         }
-        Device::TooLate => steps.add(WHO, "gives it up for now", |s| s.device = Device::Idle),
+        Device::TooLate { page } => steps.add(WHO, "reads the epoch again", |s| {
+            s.device = Device::HasEpoch { page, epoch: s.epoch };
+        }),
         Device::Guarded { page, parity } if late_guard => {
             steps.add(WHO, "does not look at the ledger again", |s| s.device = Device::Allowed { page, parity });
         }
@@ -76,7 +96,7 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
             }
         }
         Device::Refused => steps.add(WHO, "reports an error", |s| s.device = Device::Idle),
-        Device::Allowed { page, parity } => steps.add(WHO, format!("writes to page {page}"), |s| {
+        Device::Allowed { page, parity } => steps.add(WHO, ("writes to page {}", [PAGE[page], ""]), |s| {
             s.trespass |= is_trespass(s, page);
             s.pages[page].shared = Contents::Data;
             s.device = Device::Touched { parity };
@@ -91,8 +111,8 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
 /// A mutant's look at the ledger, before it has a guard.
 fn look(page: usize, steps: &mut Steps<'_, State>, then: fn(usize) -> Device) {
     let allowed = ledger::is_shared(steps.state().pages[page].ledger);
-    let does = format!("finds page {page} {}", if allowed { "shared" } else { "not shared" });
-    steps.add("device", does, |s| {
+    let found = if allowed { "shared" } else { "not shared" };
+    steps.add("device", ("finds page {} {}", [PAGE[page], found]), |s| {
         s.accesses -= 1;
         s.device = if allowed { then(page) } else { Device::Refused };
     });

@@ -107,8 +107,7 @@ impl Lifetime {
     /// Frees the page. Only a TD that is still there can give one back.
     fn free_page(&self, s: &mut State) {
         let owner = s.page.and_then(|page| page.owner);
-        let is_stuck =
-            self.technology.is_tdx() && owner.is_some_and(|who| s.vms[who.index()].life == Life::Destroyed);
+        let is_stuck = self.technology.is_tdx() && owner.is_some_and(|who| s.vms[who.index()].life == Life::Destroyed);
         if !is_stuck {
             s.page = None;
         }
