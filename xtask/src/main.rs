@@ -29,6 +29,12 @@ enum Task {
     Run(run::Options),
     /// Every test, those in the lab included
     Test(test::Options),
+    /// Checks the models of the protocols: `cargo xtask model --help` says what else they can do
+    Model {
+        /// Arguments of the models' program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -41,6 +47,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Model { arguments } => test::model(&arguments),
         Task::Lab { arguments } => test::lab(&arguments),
     };
     match done {

@@ -316,6 +316,7 @@ fn no_circular_wait(s: &State) -> bool {
 const UAF: &str = "no use after free";
 const DANGLING: &str = "no dangling binding";
 const LEAK: &str = "no leaked reference";
+const OUTLIVES: &str = "no file outlives its VM";
 const DEADLOCK: &str = "no deadlock";
 const CIRCLE: &str = "no circular wait";
 
@@ -330,6 +331,7 @@ fn claims() -> Vec<Of> {
             s.misuse.is_some()
                 || (freed(s.file) && freed(s.gmem) && s.vm_refs == 0 && s.slots.iter().all(|slot| freed(slot.memory)))
         }),
+        Of::always(OUTLIVES, |_, s| s.vm == Memory::Allocated || s.gmem != Memory::Allocated),
         Of::always(CIRCLE, |_, s| no_circular_wait(s)),
         Of::no_deadlock(),
         Of::sometimes("get_pfn is refused in case 1", |_, s| get_pfn_refused(s, Case::Soon)),
@@ -373,6 +375,6 @@ pub fn cases() -> Vec<Check> {
             ],
         )
         .mutant("slot pins file, file pins VM", &Binding::with(Change::SlotPinsFile), &[LEAK])
-        .mutant("file does not pin VM", &Binding::with(Change::FilePinsNoVm), &[UAF])
+        .mutant("file does not pin VM", &Binding::with(Change::FilePinsNoVm), &[UAF, OUTLIVES])
         .cases()
 }

@@ -26,7 +26,7 @@ mod ours;
 use gmem_kvm::teardown::Closing;
 
 use crate::protocol::{Claim, Protocol, Steps};
-use crate::runner::count_endings;
+use crate::runner::{Schedule, count_endings, explore};
 use crate::suite::{Case, Study};
 
 /// What a process holds of a VM.
@@ -36,15 +36,15 @@ enum Handle {
     Vcpu,
     /// The mapping of the vCPU's `kvm_run`.
     KvmRun,
-    Gmem,
+    /// A mapping of the guest_memfd.
+    GmemMapping,
     /// A second guest_memfd.
     SecondGmem,
-    /// A mapping of the first guest_memfd.
-    GmemMapping,
     /// The descriptor as the kernel installed it, before it was moved.
     FirstGmem,
     /// A child's copy of that.
     Inherited,
+    Gmem,
 }
 
 impl Handle {
@@ -52,11 +52,11 @@ impl Handle {
         Self::Vm,
         Self::Vcpu,
         Self::KvmRun,
-        Self::Gmem,
-        Self::SecondGmem,
         Self::GmemMapping,
+        Self::SecondGmem,
         Self::FirstGmem,
         Self::Inherited,
+        Self::Gmem,
     ];
 
     const fn index(self) -> usize {
@@ -304,7 +304,7 @@ impl Protocol for Orders {
         match &self.plan {
             Plan::AnyOrder { .. } => {
                 for handle in s.held() {
-                    let does = if handle.is_mapping() { "unmaps" } else { "closes" };
+                    let does = if handle.is_mapping() { "undoes" } else { "closes" };
                     steps.add("VMM", format!("{does} {}", handle.words()), |s| s.drop_handle(handle));
                 }
             }
@@ -410,6 +410,12 @@ pub fn counts() -> Vec<Count> {
             &Orders::ours(ours::Change::None),
         ),
     ]
+}
+
+/// A shortest order in which Linux 7.2's RMP names a free ASID.
+pub fn shortest_bad_order() -> Option<Schedule> {
+    let law = claims().into_iter().find(|claim| claim.name == NAMED)?;
+    explore(&Orders::any(Kernel::VmFirst), &[law]).schedule
 }
 
 /// The order of the law, as `gmem_kvm::teardown` declares it.

@@ -3,7 +3,6 @@
 //! Owns the document's words. Every figure, mark and schedule in it comes from the models, and nothing in it depends on
 //! the machine or the time, so that a test can say whether the committed document is the current one.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::closing;
@@ -71,7 +70,7 @@ technology, and the number leads to a shortest one. The technologies:
 - *plain*: nothing but KVM keeps pages apart (`KVM_X86_SW_PROTECTED_VM`).
 - *SNP*: an RMP entry names the ASID of the page's owner.
 - *TDX*: as in Linux 7.2, the end of a slot takes its pages out of the Secure EPT, and contents are lost with that.
-- *TDX, deferred*: the end of a slot only blocks its pages (`TDH.MEM.RANGE.BLOCK`); they stay the TD's, contents and all,
+- *deferred TDX*: the end of a slot only blocks its pages (`TDH.MEM.RANGE.BLOCK`); they stay the TD's, contents and all,
   and are reclaimed when they are freed. No kernel does that. It is what TDX would need to keep contents over the deletion
   of a slot, and what (c) means by putting the reclaim off.
 
@@ -135,7 +134,7 @@ fn cell_text(cells: &[Cell], examples: &Examples, design: Design, property: Prop
         (some, all) if some == all => format!("**no** {}", links.join(" ")),
         _ => {
             let names: Vec<_> = lacking.iter().map(|cell| cell.technology.name()).collect();
-            format!("**not {}** {}", names.join("; "), links.join(" "))
+            format!("**not {}** {}", names.join(", "), links.join(" "))
         }
     }
 }
@@ -245,11 +244,12 @@ creation under another name, with the reference turned round. The model weighs n
 **What binding at creation gives up** are exactly Tng's two points. Both are true. The second one is how KVM treats all
 memory of user space; the first one is the price of the pin.
 
-**And it has one hole, which the mail does not see.** `kvm_gmem_release` drops the file's reference to the VM, and only
-later does the VFS evict the inode and free the pages. If that reference was the last one, the VM is destroyed in between:
-its ASID is free while the RMP still names it for those pages. Nothing in Linux 7.2 checks. A VMM that closes the file
-before its VM never comes there; a kernel that freed the pages before it put the VM would not need to be asked. (Read
-from the source and modelled here; that an ASID was really reused in that moment has not been observed.)
+**And it has one hole, of which the thread does not speak.** `kvm_gmem_release` drops the file's reference to the VM, and
+only later does the VFS evict the inode and free the pages. If that reference was the last one, the VM is destroyed in
+between: its ASID can be recycled while the RMP still names it for those pages. Recycling (a WBINVD everywhere, a DF_FLUSH)
+does not look at the RMP, and nothing else in Linux 7.2 does. A VMM that closes the file before its VM never comes there; a
+kernel that freed the pages before it put the VM would not need to be asked. (Read from the source and modelled here; that
+an ASID was reused in that moment has not been observed.)
 
 ";
 
@@ -259,7 +259,9 @@ fn write_orders(text: &mut String) {
     for count in closing::counts() {
         let _ = writeln!(text, "| {} | {} | {} |", count.of, count.good, count.bad);
     }
-    text.push('\n');
+    if let Some(schedule) = closing::shortest_bad_order() {
+        let _ = writeln!(text, "\nA shortest bad order:\n\n```text\n{schedule}```\n");
+    }
 }
 
 const LEFT_OUT: &str = "\
@@ -274,33 +276,36 @@ what a design costs in code or time.
 
 ";
 
-/// Shortest schedules, those that are the same only once.
-struct Examples {
-    /// By property and schedule: which designs and technologies it is of.
-    of: Vec<((Property, Schedule), Vec<(Design, Technology)>)>,
+/// A shortest schedule, and which cells it is of.
+struct Example {
+    property: Property,
+    schedule: Schedule,
+    of: Vec<(Design, Technology)>,
 }
+
+/// All of them, in the order of columns; those that are the same only once.
+struct Examples(Vec<Example>);
 
 impl Examples {
     fn of(cells: &[Cell]) -> Self {
-        let mut found: BTreeMap<Property, Vec<(Schedule, Vec<(Design, Technology)>)>> = BTreeMap::new();
-        for cell in cells {
-            let Some(schedule) = &cell.exploration.schedule else { continue };
-            let known = found.entry(cell.property).or_default();
-            match known.iter_mut().find(|(other, _)| other == schedule) {
-                Some((_, of)) => of.push((cell.design, cell.technology)),
-                None => known.push((schedule.clone(), vec![(cell.design, cell.technology)])),
+        let mut found: Vec<Example> = Vec::new();
+        for property in Property::ALL {
+            for cell in cells.iter().filter(|cell| cell.property == property) {
+                let Some(schedule) = cell.exploration.schedule.clone() else { continue };
+                let of = (cell.design, cell.technology);
+                match found.iter_mut().find(|known| known.property == property && known.schedule == schedule) {
+                    Some(known) => known.of.push(of),
+                    None => found.push(Example { property, schedule, of: vec![of] }),
+                }
             }
         }
-        let flat = found
-            .into_iter()
-            .flat_map(|(property, known)| known.into_iter().map(move |(schedule, of)| ((property, schedule), of)));
-        Self { of: flat.collect() }
+        Self(found)
     }
 
     fn number_of(&self, cell: &Cell) -> Option<usize> {
-        let schedule = cell.exploration.schedule.as_ref()?;
-        let same = |((property, other), _): &((Property, Schedule), _)| *property == cell.property && other == schedule;
-        self.of.iter().position(same).map(|index| index + 1)
+        let of = (cell.design, cell.technology);
+        let index = self.0.iter().position(|known| known.property == cell.property && known.of.contains(&of))?;
+        Some(index + 1)
     }
 }
 
@@ -309,7 +314,7 @@ fn write_examples(text: &mut String, examples: &Examples) {
         "## The counterexamples\n\nEach is a shortest one. After its last step the property does not hold.\n",
     );
     let mut last = None;
-    for (index, ((property, schedule), of)) in examples.of.iter().enumerate() {
+    for (index, Example { property, schedule, of }) in examples.0.iter().enumerate() {
         if last != Some(*property) {
             let _ = writeln!(text, "\n### {}: {}", column(*property).0, property.name());
             last = Some(*property);
@@ -322,7 +327,7 @@ fn write_examples(text: &mut String, examples: &Examples) {
             }
         }
         let who: Vec<_> =
-            designs.iter().map(|(design, names)| format!("{} ({})", design.name(), names.join("; "))).collect();
+            designs.iter().map(|(design, names)| format!("{} ({})", design.name(), names.join(", "))).collect();
         let number = index + 1;
         let _ = writeln!(text, "\n<a id=\"{number}\"></a>**{number}.** {}\n\n```text\n{schedule}```", who.join("; "));
     }

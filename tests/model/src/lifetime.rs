@@ -101,7 +101,7 @@ impl Technology {
             Self::Plain => "plain",
             Self::Snp => "SNP",
             Self::TdxRemoving => "TDX",
-            Self::TdxDeferred => "TDX, deferred",
+            Self::TdxDeferred => "deferred TDX",
         }
     }
 
@@ -305,7 +305,8 @@ impl Lifetime {
 
     /// Whether nothing keeps this VM alive any more.
     fn is_unreferenced(&self, s: &State, who: Who) -> bool {
-        !s.vms[who.index()].fd_open && !(who == Who::A && self.file_pins_vm(s))
+        let is_pinned = who == Who::A && self.file_pins_vm(s);
+        !s.vms[who.index()].fd_open && !is_pinned
     }
 
     /// Whether nothing keeps the file open any more.
@@ -342,10 +343,12 @@ impl Protocol for Lifetime {
     }
 
     fn steps(&self, steps: &mut Steps<'_, State>) {
-        self.vmm_steps(steps);
+        // Of schedules of the same length the one whose steps come first here is shown.
         self.guest_steps(steps);
-        self.file_steps(steps);
+        self.vmm_steps(steps);
         self.vm_steps(steps);
+        self.file_steps(steps);
+        self.create_b(steps);
     }
 
     fn is_over(&self, s: &State) -> bool {

@@ -112,35 +112,35 @@ fn sum_of_design(case: &Case, outcomes: &[Outcome]) -> Row {
     let lacking = recorded().filter(|outcome| outcome.exploration.schedule.is_some()).count();
     let most = outcomes.iter().max_by_key(|outcome| outcome.exploration.states).unwrap_or(&outcomes[0]);
     let took = outcomes.iter().map(|outcome| outcome.exploration.took).sum();
-    let claim = format!("no deadlock; {} properties", recorded().count());
-    row(case, claim, most, Some(took), &format!("holds; lacks {lacking}"))
+    let all = recorded().count();
+    row(case, format!("no deadlock; {all} properties"), most, Some(took), &format!("holds; has {}", all - lacking))
 }
 
-/// The lines under the table.
+/// The lines under the table: totals, what the orders of closing come to, and what did not come as expected.
 pub fn summary(cases: &[Case], outcomes: &[Vec<Outcome>], took: Duration) -> String {
-    let mut text = String::new();
     let all =
         || pairs(cases, outcomes).flat_map(|(case, outcomes)| outcomes.iter().map(move |outcome| (case, outcome)));
-    let count = |wanted: Expected| all().filter(|(_, outcome)| outcome.expected == wanted).count();
+    let tally = |wanted: Expected| {
+        let of = || all().filter(|(_, outcome)| outcome.expected == wanted);
+        format!("{} of {}", of().filter(|(_, outcome)| outcome.is_as_expected()).count(), of().count())
+    };
     let states: usize = pairs(cases, outcomes).map(|(_, outcomes)| outcomes[0].exploration.states).sum();
-    let mut mutants: Vec<String> = Vec::new();
-    for (case, _) in all().filter(|(case, _)| matches!(case.form, Form::Mutant(_))) {
-        mutants.push(case.path());
-    }
-    mutants.dedup();
-    let _ = writeln!(
-        text,
-        "{} explorations, {} states, {}. {} claims to hold, {} things to occur, {} mutants to catch by {} claims.",
+    let mut text = format!(
+        "{} explorations, {} states, {}\nclaims that hold: {}; what shall occur does: {}; mutants caught by the claim made for them: {}\n",
         cases.len(),
         grouped(states as u64),
         time(took),
-        count(Expected::Holds),
-        count(Expected::Occurs),
-        mutants.len(),
-        count(Expected::Broken),
+        tally(Expected::Holds),
+        tally(Expected::Occurs),
+        tally(Expected::Broken),
     );
-    for count in closing::counts() {
-        let _ = writeln!(text, "{}: {} good, {} bad", count.of, count.good, count.bad);
+    if cases.iter().any(|case| case.model == "closing") {
+        for count in closing::counts() {
+            let _ = writeln!(text, "{}: {} good, {} bad", count.of, count.good, count.bad);
+        }
+        if let Some(schedule) = closing::shortest_bad_order() {
+            let _ = write!(text, "a shortest bad order:\n{schedule}");
+        }
     }
     for (case, outcome) in all().filter(|(_, outcome)| !outcome.is_as_expected()) {
         let _ = writeln!(text, "\nFAILED {}: {}: {}", case.path(), outcome.claim, outcome.verdict());

@@ -22,8 +22,10 @@ pub struct Case {
     /// What must come of each.
     pub expected: Expected,
     /// Of the claims with these numbers.
-    explore: Box<dyn Fn(&[usize]) -> Exploration + Send + Sync>,
+    explore: Explore,
 }
+
+type Explore = Box<dyn Fn(&[usize]) -> Exploration + Send + Sync>;
 
 /// A form of a model.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

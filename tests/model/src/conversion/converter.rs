@@ -3,7 +3,7 @@
 use gmem::ledger::Owner;
 
 use super::ledger::{Answer, Event};
-use super::{Change, Contents, Conversion, PAGE, PAGES, State, ledger, name};
+use super::{Change, Contents, Conversion, PAGE, State, ledger, name};
 use crate::protocol::Steps;
 
 /// Where it is.
@@ -178,7 +178,7 @@ fn guest(cpu: usize, steps: &mut Steps<'_, State>) {
     if s.requests[cpu] == 0 {
         return;
     }
-    for page in 0..PAGES {
+    for (page, number) in PAGE.into_iter().enumerate() {
         for wants in [Owner::Shared, Owner::Private] {
             let ask = move |implicit: bool| {
                 move |s: &mut State| {
@@ -186,18 +186,14 @@ fn guest(cpu: usize, steps: &mut Steps<'_, State>) {
                     s.vcpus[cpu] = Vcpu::Asks(Request { page, wants, to: wants, implicit, had_data: false });
                 }
             };
-            steps.add(WHO[cpu], ("asks for page {} to be {}", [PAGE[page], name(wants)]), ask(false));
+            steps.add(WHO[cpu], ("asks for page {} to be {}", [number, name(wants)]), ask(false));
             if s.pages[page].attribute == wants {
-                steps.add(WHO[cpu], ("touches page {} as {}", [PAGE[page], name(wants)]), |s| {
+                steps.add(WHO[cpu], ("touches page {} as {}", [number, name(wants)]), |s| {
                     s.requests[cpu] -= 1;
                     *s.pages[page].copy(wants) = Contents::Data;
                 });
             } else {
-                steps.add(
-                    WHO[cpu],
-                    ("touches page {} as {}, which it is not: exit", [PAGE[page], name(wants)]),
-                    ask(true),
-                );
+                steps.add(WHO[cpu], ("touches page {} as {}, which it is not: exit", [number, name(wants)]), ask(true));
             }
         }
     }

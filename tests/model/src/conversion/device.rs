@@ -1,6 +1,6 @@
 //! A device: it enters an epoch, asks the ledger, touches the page, leaves.
 
-use super::{Change, Contents, Conversion, PAGE, PAGES, State, ledger};
+use super::{Change, Contents, Conversion, PAGE, State, ledger};
 use crate::protocol::Steps;
 
 /// Where it is, and with which page.
@@ -47,11 +47,11 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
     let late_guard = how.is(Change::GuardAfterCheck);
     match s.device {
         Device::Idle if s.accesses != 0 => {
-            for page in 0..PAGES {
+            for (page, number) in PAGE.into_iter().enumerate() {
                 if late_guard {
                     look(page, steps, |page| Device::Hasty { page });
                 } else {
-                    steps.add(WHO, ("wants page {}, reads the epoch", [PAGE[page], ""]), |s| {
+                    steps.add(WHO, ("wants page {}, reads the epoch", [number, ""]), |s| {
                         s.accesses -= 1;
                         s.device = Device::HasEpoch { page, epoch: s.epoch };
                     });

@@ -8,9 +8,6 @@ impl Lifetime {
     pub(super) fn vmm_steps(&self, steps: &mut Steps<'_, State>) {
         const WHO: &str = "VMM";
         let s = steps.state();
-        if s.vms[Who::B.index()].life == Life::NotYet {
-            self.create_b(steps);
-        }
         for who in Who::BOTH {
             let vm = s.vms[who.index()];
             if !vm.fd_open {
@@ -48,7 +45,10 @@ impl Lifetime {
     }
 
     /// A new VM takes whichever ASID is free.
-    fn create_b(&self, steps: &mut Steps<'_, State>) {
+    pub(super) fn create_b(&self, steps: &mut Steps<'_, State>) {
+        if steps.state().vms[Who::B.index()].life != Life::NotYet {
+            return;
+        }
         let a = steps.state().vms[Who::A.index()];
         let a_has_key = a.life != Life::Destroyed;
         if self.technology != Technology::Snp {
