@@ -1,14 +1,19 @@
 //! Binding a guest_memfd to memory slots: is `slot->gmem.file` safe without RCU?
 //!
-//! The mails: *Re: [PATCH 2/2] KVM: guest_memfd: Remove RCU-protected attribute from slot->gmem.file* (Paolo Bonzini,
-//! 2024-12-22) says why readers of the pointer need no RCU; *Re: [PATCH] KVM: guest_memfd: Elaborate on how release()
-//! vs. get_pfn() is safe against UAF* (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases ([`Case`]) of what a refused
-//! reference can mean, and why only two of them can meet an unbind. The lock order of *[RFC PATCH v11 12/29] KVM: Add
-//! KVM_CREATE_GUEST_MEMFD ioctl()* (quoted by Ackerley Tng, 2023-08-07) is a form of this model.
+//! The mails: `Re: [PATCH 2/2] KVM: guest_memfd: Remove RCU-protected attribute from slot->gmem.file` (Paolo Bonzini,
+//! 2024-12-22) says why readers of the pointer need no RCU; `Re: [PATCH] KVM: guest_memfd: Elaborate on how release() vs.
+//! get_pfn() is safe against UAF` (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases of what a refused reference can
+//! mean, and why only two of them can meet an unbind. The lock order of `[RFC PATCH v11 12/29] KVM: Add
+//! KVM_CREATE_GUEST_MEMFD ioctl()` (quoted by Ackerley Tng, 2023-08-07) is a form of this model.
 //!
 //! Mirrored, by their names in Linux 7.2: `kvm_set_memory_region` with `kvm_gmem_bind` and `kvm_gmem_unbind`
-//! ([`memslot`]), `kvm_gmem_release` ([`release`]), `kvm_gmem_get_pfn`, `kvm_gmem_populate` and
-//! `kvm_gmem_punch_hole` ([`readers`]).
+//! (`binding/memslot.rs`), `kvm_gmem_release` (`binding/release.rs`), `kvm_gmem_get_pfn`, `kvm_gmem_populate` and
+//! `kvm_gmem_punch_hole` (`binding/readers.rs`).
+//!
+//! Found on the way: v11's order (invalidate lock, then `slots_lock`) is an inversion, but no deadlock by itself. Whoever
+//! takes the invalidate lock inside `slots_lock` has a reference to the file, and that keeps the file's release away. It
+//! takes a second file on the inode, or an unbind that takes the lock although it was refused the reference. The latter
+//! is what the mail of 2026 weighs, and with the order of Linux 7.2 it is as safe as the mail says.
 //!
 //! **One step** is one access to what threads share: taking or dropping a lock or a reference, one read or write of the
 //! pointer, one use of what it points to. Memory that was freed is never forgotten, so that every later use of it is
@@ -143,11 +148,13 @@ struct Binding {
     change: Change,
     /// Whether a second file on the same inode is being closed.
     second_file: bool,
+    /// Whether an unbind that is refused the reference takes the invalidate lock all the same.
+    refused_locks: bool,
 }
 
 impl Binding {
     const fn with(change: Change) -> Self {
-        Self { change, second_file: false }
+        Self { change, second_file: false, refused_locks: false }
     }
 
     fn is(&self, change: Change) -> bool {
@@ -231,6 +238,17 @@ impl Protocol for Binding {
         if s.misuse.is_some() {
             return;
         }
+        // Of schedules of the same length the one whose steps come first here is shown: descriptors close late.
+        //
+        // Every call on the VM is made through its descriptor, and is over when that is closed.
+        if s.vm_fd_open {
+            memslot::steps(self, steps);
+            release::sibling_steps(self, steps);
+            readers::get_pfn_steps(self, steps);
+            readers::populate_steps(self, steps);
+            readers::punch_steps(steps);
+        }
+        release::steps(self, steps);
         if s.fd_open {
             steps.add("close", "closes the guest_memfd's descriptor", |s| {
                 s.fd_open = false;
@@ -256,15 +274,6 @@ impl Protocol for Binding {
                 }
                 s.vm = Memory::Freed;
             });
-        }
-        release::steps(self, steps);
-        // Every call on the VM is made through its descriptor, and is over when that is closed.
-        if s.vm_fd_open {
-            memslot::steps(self, steps);
-            release::sibling_steps(self, steps);
-            readers::get_pfn_steps(self, steps);
-            readers::populate_steps(self, steps);
-            readers::punch_steps(steps);
         }
     }
 
@@ -297,9 +306,9 @@ fn no_dangling_binding(s: &State) -> bool {
 }
 
 /// Nobody waits for the invalidate lock with `slots_lock` in hand while its holder waits for `slots_lock`.
-fn no_circular_wait(s: &State) -> bool {
+fn no_circular_wait(how: &Binding, s: &State) -> bool {
     let wants_invalidate = match s.slots_lock {
-        Some(Thread::Memslot) => s.memslot.wants_invalidate_lock(),
+        Some(Thread::Memslot) => s.memslot.wants_invalidate_lock(how),
         Some(Thread::Populate) => matches!(s.populate, readers::Populate::HasFile(_)),
         Some(Thread::Release) => s.release == release::Release::HasSlotsLock,
         Some(Thread::Sibling) => s.sibling == release::Sibling::HasFirst,
@@ -332,7 +341,7 @@ fn claims() -> Vec<Of> {
                 || (freed(s.file) && freed(s.gmem) && s.vm_refs == 0 && s.slots.iter().all(|slot| freed(slot.memory)))
         }),
         Of::always(OUTLIVES, |_, s| s.vm == Memory::Allocated || s.gmem != Memory::Allocated),
-        Of::always(CIRCLE, |_, s| no_circular_wait(s)),
+        Of::always(CIRCLE, no_circular_wait),
         Of::no_deadlock(),
         Of::sometimes("get_pfn is refused in case 1", |_, s| get_pfn_refused(s, Case::Soon)),
         Of::sometimes("get_pfn is refused in case 2", |_, s| get_pfn_refused(s, Case::BeforeLock)),
@@ -353,12 +362,16 @@ fn claims() -> Vec<Of> {
 
 /// What is checked of this model.
 pub fn cases() -> Vec<Check> {
+    let sound = Binding::with(Change::None);
     let v11 = Binding::with(Change::LockOrderV11);
+    let refused_v11 = Binding { refused_locks: true, ..v11 };
     Study::of("binding", claims())
-        .sound(&Binding::with(Change::None))
-        .variation("two files on the inode", &Binding { change: Change::None, second_file: true })
+        .sound(&sound)
+        .variation("two files on the inode", &Binding { second_file: true, ..sound })
+        .variation("refused unbind takes the invalidate lock", &Binding { refused_locks: true, ..sound })
         .variation("v11's lock order, one file on the inode", &v11)
         .mutant("v11's lock order, two files on the inode", &Binding { second_file: true, ..v11 }, &[CIRCLE, DEADLOCK])
+        .mutant("v11's lock order, refused unbind takes the invalidate lock", &refused_v11, &[CIRCLE, DEADLOCK])
         .mutant("unbind gives up when refused", &Binding::with(Change::NoRefusedBranch), &[UAF, DANGLING])
         .mutant("unbind without the invalidate lock", &Binding::with(Change::UnbindLockless), &[UAF])
         .mutant("reference taken from zero", &Binding::with(Change::ReferenceUnchecked), &[UAF])

@@ -1,6 +1,6 @@
 //! In which order descriptors and mappings of a VM are closed, by the VMM or because it dies.
 //!
-//! Where it comes from: in *Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()* (2023-08-09) Sean
+//! Where it comes from: in `Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()` (2023-08-09) Sean
 //! Christopherson says that RMP entries must not outlive the VM, and that anything created in the scope of a VM should pin
 //! it. In Linux 7.2 a guest_memfd does pin its VM, yet `kvm_gmem_release` drops that reference before the VFS evicts the
 //! inode. If it was the last one, the VM is destroyed and its ASID free while the RMP still names it for the file's pages.

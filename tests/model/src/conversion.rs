@@ -2,7 +2,7 @@
 //!
 //! No mail, but the code of `gmem/kvm/src/convert.rs` (`Core::convert_piece` and the conversion lock),
 //! `gmem/kvm/src/shared.rs` and `gmem/kvm/src/shared/epochs.rs` (a device's guard, a conversion's wait), with the ledger's
-//! own transition table: it is asked of `gmem::ledger` itself ([`ledger`]), so that model and code cannot drift apart.
+//! own transition table: it is asked of `gmem::ledger` itself (`conversion/ledger.rs`), so that model and code cannot drift apart.
 //! On the kernel's side `KVM_SET_MEMORY_ATTRIBUTES` and the discarding of a copy, each of which may fail, the first one
 //! with an outcome nobody knows.
 //!
@@ -15,7 +15,8 @@
 //! fences that make it so are `gmem/kvm/tests/epoch_orders.rs`'s. A copy is *data* or *nothing*: what was discarded
 //! reads as zeroes. Implicit conversions (a guest touches a page as what it is not, and the exit tells us) are not built
 //! yet for lack of SNP and TDX; they are here as the laws demand them.
-//! **Hidden by it:** teardown in the midst of a conversion.
+//! **Hidden by it:** teardown in the midst of a conversion; and that under TDX the attribute itself already destroys what
+//! was private, so that there is less left to discard.
 
 mod converter;
 mod device;

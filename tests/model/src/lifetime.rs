@@ -1,6 +1,6 @@
 //! Whose is a guest_memfd, and since when: bind at creation against bind at memslot.
 //!
-//! The mails: *Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl() for guest-specific backing memory*,
+//! The mails: `Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl() for guest-specific backing memory`,
 //! Ackerley Tng (2023-08-07) with the proposal that a memory slot should take a reference to the file, so that the file
 //! belongs to a VM only while it is bound, and Sean Christopherson's answer (2023-08-09) with three ways to keep one VM's
 //! memory from another, and why none of them is good enough. [`crate::document`] makes a table of what is found here.

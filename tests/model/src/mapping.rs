@@ -1,6 +1,6 @@
 //! A fault against an invalidation: can a page be mapped after it was taken away?
 //!
-//! The mail: *Re: [PATCH 1/2] KVM: MMU: Do not treat ZONE_DEVICE pages as being reserved* (Sean Christopherson,
+//! The mail: `Re: [PATCH 1/2] KVM: MMU: Do not treat ZONE_DEVICE pages as being reserved` (Sean Christopherson,
 //! 2019-11-08). Its author first said that the reference a fault holds keeps the page from being invalidated, and then
 //! took that back: nothing is pinned; KVM counts invalidations and cancels the insertion if one occurred between the
 //! lookup of the page and the acquisition of the MMU lock. From that follows his other claim, that a page *fault* might

@@ -15,7 +15,7 @@ use tenure_model::{document, suite};
 #[path = "../../lab/tests/common/harness.rs"]
 mod harness;
 
-const CASES: [Case<()>; 7] = [
+const CASES: [Case<()>; 8] = [
     Case { name: "binding", run: |()| check("binding") },
     Case { name: "mapping", run: |()| check("mapping") },
     Case { name: "lifetime", run: |()| check("lifetime") },
@@ -23,6 +23,7 @@ const CASES: [Case<()>; 7] = [
     Case { name: "conversion", run: |()| check("conversion") },
     Case { name: "every_model_is_checked", run: |()| every_model_is_checked() },
     Case { name: "bind_at_creation_is_current", run: |()| bind_at_creation_is_current() },
+    Case { name: "the_readme_shows_a_real_schedule", run: |()| the_readme_shows_a_real_schedule() },
 ];
 
 fn main() -> ExitCode {
@@ -61,4 +62,16 @@ fn bind_at_creation_is_current() -> Result<Verdict> {
     let differs = committed.lines().zip(found.lines()).position(|(old, new)| old != new);
     let line = differs.unwrap_or_else(|| committed.lines().count().min(found.lines().count())) + 1;
     bail!("{} is not what the models find, from line {line} on: {}", document::PATH, document::HOW_TO_WRITE)
+}
+
+/// The schedule in the README is the one the model finds.
+fn the_readme_shows_a_real_schedule() -> Result<Verdict> {
+    const FORM: &str = "binding/unbind gives up when refused";
+    let readme = include_str!("../README.md");
+    let broken = suite::cases().into_iter().find(|case| case.path() == FORM).context("no such form")?;
+    let outcomes = broken.check();
+    let schedule = outcomes.first().and_then(|outcome| outcome.exploration.schedule.as_ref());
+    let schedule = schedule.context("the form is not broken")?.to_string();
+    ensure!(readme.contains(FORM) && readme.contains(&schedule), "tests/model/README.md should show:\n{schedule}");
+    Ok(Verdict::Passed)
 }

@@ -50,6 +50,9 @@ pub(super) enum Unbind {
     Cleared,
     Unlocked,
     Refused(Case),
+    /// Has the invalidate lock, but no reference: not in Linux 7.2.
+    RefusedHasLock,
+    RefusedCleared,
     /// Unbound: what is left is to free the slot.
     Unbound,
 }
@@ -66,8 +69,12 @@ impl Memslot {
     }
 
     /// Waits for the invalidate lock, with `slots_lock` held.
-    pub(super) fn wants_invalidate_lock(self) -> bool {
-        matches!(self, Self::Bind { at: Bind::HasFile, .. } | Self::Unbind { at: Unbind::HasFile, .. })
+    pub(super) fn wants_invalidate_lock(self, how: &Binding) -> bool {
+        match self {
+            Self::Bind { at: Bind::HasFile, .. } | Self::Unbind { at: Unbind::HasFile, .. } => true,
+            Self::Unbind { at: Unbind::Refused(_), .. } => how.refused_locks,
+            _ => false,
+        }
     }
 
     /// What comes after a slot's creation or deletion.
@@ -205,8 +212,25 @@ fn unbind(how: &Binding, slot: usize, at: Unbind, steps: &mut Steps<'_, State>) 
         Unbind::Refused(_) if how.is(Change::NoRefusedBranch) => {
             steps.add(WHO, "gives up and clears nothing", |s| go(s, Unbind::Unbound));
         }
+        Unbind::Refused(_) if how.refused_locks => {
+            if s.invalidate_lock.is_none() {
+                steps.add(WHO, "takes the invalidate lock of the file's mapping", |s| {
+                    s.use_of(s.file, "unbind followed a pointer to a file that was freed");
+                    s.invalidate_lock = Some(Thread::Memslot);
+                    go(s, Unbind::RefusedHasLock);
+                });
+            }
+        }
         Unbind::Refused(_) => steps.add(WHO, "clears binding and pointer without the invalidate lock", |s| {
             clear(s);
+            go(s, Unbind::Unbound);
+        }),
+        Unbind::RefusedHasLock => steps.add(WHO, "clears binding and pointer", |s| {
+            clear(s);
+            go(s, Unbind::RefusedCleared);
+        }),
+        Unbind::RefusedCleared => steps.add(WHO, "drops the invalidate lock", |s| {
+            s.invalidate_lock = None;
             go(s, Unbind::Unbound);
         }),
         Unbind::HasFile if how.is(Change::UnbindLockless) => {
