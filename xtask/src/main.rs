@@ -29,7 +29,7 @@ enum Task {
     Run(run::Options),
     /// Every test, those in the lab included
     Test(test::Options),
-    /// Checks the models of the protocols: `cargo xtask model --help` says what else they can do
+    /// Checks the models of the protocols: `cargo xtask model -- --help` says what else they can do
     Model {
         /// Arguments of the models' program
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -199,10 +199,10 @@ fn no_stale_copy(s: &State) -> bool {
     !s.resurrection && s.pages.iter().enumerate().all(clean)
 }
 
-const HOST: &str = "no host access after the drain";
-const STALE: &str = "no stale copy";
-const LOSS: &str = "no lost data";
-const AGREES: &str = "the ledger agrees with the kernel";
+const HOST: &str = "shared-only: no host access after the drain";
+const STALE: &str = "no-stale-copy: one copy is left";
+const LOSS: &str = "no-stale-copy: no data is lost";
+const AGREES: &str = "known-owner: the ledger agrees with the kernel";
 
 fn claims() -> Vec<Claim<Conversion>> {
     type Of = Claim<Conversion>;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 if all came as expected, 1 if not, if the document is not current, or for bad usage.
 #![forbid(unsafe_code)]
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,41 +34,56 @@ struct Cli {
     all: bool,
 }
 
-fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
     let path = document_path();
     if cli.write {
         let folder = path.parent().context("the document has a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         std::fs::write(&path, document::generate()).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("wrote {}", document::PATH);
-        return Ok(ExitCode::SUCCESS);
+        return print(&format!("wrote {}\n", document::PATH));
     }
     if let Some(form) = &cli.trace {
         let Some(text) = report::trace(form) else { bail!("there is no form {form:?}; --list names them all") };
-        print!("{text}");
-        return Ok(ExitCode::SUCCESS);
+        return print(&text);
     }
     let cases = suite::cases();
     if cli.list {
-        let mut paths: Vec<_> = cases.iter().map(suite::Case::path).collect();
+        let mut paths: Vec<_> = cases.iter().map(|case| case.path() + "\n").collect();
         paths.dedup();
-        paths.iter().for_each(|path| println!("{path}"));
-        return Ok(ExitCode::SUCCESS);
+        return print(&paths.concat());
     }
     let began = Instant::now();
     let outcomes = suite::check(&cases, |_, _| ());
-    if cli.json {
-        println!("{:#}", report::json(&cases, &outcomes));
+    let text = if cli.json {
+        format!("{:#}\n", report::json(&cases, &outcomes))
     } else {
-        print!("{}", report::table(&cases, &outcomes, if cli.all { Rows::Every } else { Rows::Summed }));
-        print!("\n{}", report::summary(&cases, &outcomes, began.elapsed()));
-    }
+        let table = report::table(&cases, &outcomes, if cli.all { Rows::Every } else { Rows::Summed });
+        format!("{table}\n{}", report::summary(&cases, &outcomes, began.elapsed()))
+    };
+    print(&text)?;
     let is_current = std::fs::read_to_string(&path).is_ok_and(|text| text == document::generate());
     if !is_current {
         eprintln!("{} is not what the models find: {}", document::PATH, document::HOW_TO_WRITE);
     }
     Ok(if report::is_as_expected(&outcomes) && is_current { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// To standard output. That nobody reads to the end is no fault.
+fn print(text: &str) -> Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// In the source tree this was built from.

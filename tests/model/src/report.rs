@@ -136,7 +136,7 @@ pub fn summary(cases: &[Case], outcomes: &[Vec<Outcome>], took: Duration) -> Str
     );
     if cases.iter().any(|case| case.model == "closing") {
         for count in closing::counts() {
-            let _ = writeln!(text, "{}: {} good, {} bad", count.of, count.good, count.bad);
+            let _ = writeln!(text, "{}: {} good, {} bad", count.of, grouped(count.good), grouped(count.bad));
         }
         if let Some(schedule) = closing::shortest_bad_order() {
             let _ = write!(text, "a shortest bad order:\n{schedule}");
