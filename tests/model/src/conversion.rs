@@ -15,16 +15,18 @@
 //! fences that make it so are `gmem/kvm/tests/epoch_orders.rs`'s. A copy is *data* or *nothing*: what was discarded
 //! reads as zeroes. Implicit conversions (a guest touches a page as what it is not, and the exit tells us) are not built
 //! yet for lack of SNP and TDX; they are here as the laws demand them.
-//! **Hidden by it:** teardown in the midst of a conversion; and that under TDX the attribute itself already destroys what
-//! was private, so that there is less left to discard.
+//! Teardown at any moment is a form of its own, with fewer requests, in which a device may hang with its guard.
+//! **Hidden by it:** that under TDX the attribute itself already destroys what was private, so that there is less left to
+//! discard.
 
 mod converter;
 mod device;
 mod ledger;
+mod teardown;
 
 use gmem::ledger::{Owner, PageState};
 
-use crate::protocol::{Claim, Protocol, Steps};
+use crate::protocol::{Claim, Kind, Protocol, Steps};
 use crate::suite::{Case, Study};
 
 const PAGES: usize = 2;
@@ -33,9 +35,11 @@ const PAGE: [&str; PAGES] = ["0", "1"];
 const VCPUS: usize = 2;
 /// What each vCPU may ask for, and the device do.
 const REQUESTS: [u8; VCPUS] = [2, 1];
+const REQUESTS_WITH_TEARDOWN: [u8; VCPUS] = [1, 1];
 const ACCESSES: u8 = 1;
 /// Calls to the kernel that may fail in one run.
 const FAILURES: u8 = 2;
+const FAILURES_WITH_TEARDOWN: u8 = 1;
 
 /// One copy of a page: in the shared memfd, or in the guest_memfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +105,9 @@ struct State {
     vcpus: [converter::Vcpu; VCPUS],
     requests: [u8; VCPUS],
     failures: u8,
+    /// Conversions are to stop.
+    closing: bool,
+    teardown: teardown::Teardown,
     /// A device touched a page that was being taken from the host, or had been.
     trespass: bool,
     /// Data is gone that nobody gave up.
@@ -122,12 +129,16 @@ enum Change {
     DebtIgnored,
     DoubtAsAbort,
     Flips,
+    NeverGivesUp,
+    BeginsLate,
 }
 
 /// The protocol.
 #[derive(Debug, Clone, Copy)]
 struct Conversion {
     change: Change,
+    /// Whether the VM is torn down at some moment.
+    teardown: bool,
 }
 
 impl Conversion {
@@ -155,8 +166,10 @@ impl Protocol for Conversion {
             device: device::Device::Idle,
             accesses: ACCESSES,
             vcpus: [converter::Vcpu::Running; VCPUS],
-            requests: REQUESTS,
-            failures: FAILURES,
+            requests: if self.teardown { REQUESTS_WITH_TEARDOWN } else { REQUESTS },
+            failures: if self.teardown { FAILURES_WITH_TEARDOWN } else { FAILURES },
+            closing: false,
+            teardown: if self.teardown { teardown::Teardown::NotYet } else { teardown::Teardown::Never },
             trespass: false,
             loss: false,
             resurrection: false,
@@ -169,10 +182,14 @@ impl Protocol for Conversion {
         for cpu in 0..VCPUS {
             converter::steps(self, cpu, steps);
         }
+        teardown::steps(steps);
     }
 
     fn is_over(&self, s: &State) -> bool {
-        s.device == device::Device::Idle && s.vcpus.iter().all(|vcpu| *vcpu == converter::Vcpu::Running)
+        use teardown::Teardown::{Done, Never};
+        matches!(s.device, device::Device::Idle | device::Device::Hangs)
+            && s.vcpus.iter().all(|vcpu| *vcpu == converter::Vcpu::Running)
+            && matches!(s.teardown, Done | Never)
     }
 
     fn describe_start(&self, start: &State) -> Option<String> {
@@ -229,10 +246,28 @@ fn claims() -> Vec<Claim<Conversion>> {
     ]
 }
 
+const EMPTY: &str = "pages-before-key: teardown leaves no private page";
+const DEADLOCK: &str = "no deadlock";
+
+/// What is claimed once there is a teardown: the same, and more. What occurs without it need not occur.
+fn claims_with_teardown() -> Vec<Claim<Conversion>> {
+    let mut claims = claims();
+    claims.retain(|claim| !matches!(claim.kind, Kind::Sometimes(_)));
+    claims.push(Claim::at_end(EMPTY, |_, s: &State| {
+        let is_empty = |page: &Page| page.private == Contents::Nothing && page.ledger == PageState::Freed;
+        s.pages.iter().all(is_empty)
+    }));
+    claims.push(Claim::sometimes("a wait for guards is given up", |_, s: &State| {
+        converter::Vcpu::is_seen(s, converter::Seen::GaveUp)
+    }));
+    claims
+}
+
 /// What is checked of this model.
 pub fn cases() -> Vec<Case> {
-    let with = |change| Conversion { change };
-    Study::of("conversion", claims())
+    let with = |change| Conversion { change, teardown: false };
+    let torn_down = |change| Conversion { change, teardown: true };
+    let cases = Study::of("conversion", claims())
         .sound(&with(Change::None))
         .mutant("discard before attribute", &with(Change::DiscardFirst), &[LOSS])
         .mutant("no drain", &with(Change::NoDrain), &[HOST, STALE])
@@ -244,5 +279,11 @@ pub fn cases() -> Vec<Case> {
         .mutant("debt ignored by the next conversion", &with(Change::DebtIgnored), &[STALE])
         .mutant("unknown outcome taken for an abort", &with(Change::DoubtAsAbort), &[AGREES])
         .mutant("implicit conversion flips without looking again", &with(Change::Flips), &[LOSS])
-        .cases()
+        .cases();
+    let with_teardown = Study::of("conversion", claims_with_teardown())
+        .form("teardown at any moment", &torn_down(Change::None))
+        .mutant("a wait cannot be given up", &torn_down(Change::NeverGivesUp), &[DEADLOCK])
+        .mutant("a conversion begins after a wait was given up", &torn_down(Change::BeginsLate), &[HOST])
+        .cases();
+    cases.into_iter().chain(with_teardown).collect()
 }

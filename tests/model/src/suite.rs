@@ -136,11 +136,20 @@ impl<P: Protocol> Study<P> {
     }
 
     /// The protocol as it is: every claim must hold, and everything that shall occur must.
-    pub(crate) fn sound(mut self, protocol: &P) -> Self {
+    pub(crate) fn sound(self, protocol: &P) -> Self {
+        self.sound_form(&Form::Sound, protocol)
+    }
+
+    /// The same of another form, which has claims of its own.
+    pub(crate) fn form(self, name: &'static str, protocol: &P) -> Self {
+        self.sound_form(&Form::Variation(name), protocol)
+    }
+
+    fn sound_form(mut self, form: &Form, protocol: &P) -> Self {
         let (occur, hold) = self.claims.iter().copied().partition(|claim| matches!(claim.kind, Kind::Sometimes(_)));
-        self.push(Form::Sound, protocol, hold, Expected::Holds);
+        self.push(form.clone(), protocol, hold, Expected::Holds);
         for claim in Vec::into_iter(occur) {
-            self.push(Form::Sound, protocol, vec![claim], Expected::Occurs);
+            self.push(form.clone(), protocol, vec![claim], Expected::Occurs);
         }
         self
     }

@@ -66,7 +66,11 @@ pub(super) enum Seen {
     Refused,
     Owed,
     Aborted,
+    /// Aborted because the wait for guards was given up.
+    GaveUp,
     Doubtful,
+    /// The VM is being torn down.
+    Gone,
 }
 
 impl Vcpu {
@@ -118,6 +122,11 @@ pub(super) fn steps(how: &Conversion, cpu: usize, steps: &mut Steps<'_, State>) 
     let s = steps.state();
     let go = move |s: &mut State, to| s.vcpus[cpu] = to;
     match s.vcpus[cpu] {
+        // Teardown begins when vCPUs have stopped; a request may still be on its way.
+        Vcpu::Running if s.closing => {}
+        Vcpu::Uses { .. } if s.closing => {
+            steps.add(who, "does not enter the guest again", |s| go(s, Vcpu::Running));
+        }
         Vcpu::Running => guest(cpu, steps),
         Vcpu::Uses { page, kind } => steps.add(who, ("uses page {} as {}", [PAGE[page], name(kind)]), |s| {
             // Another vCPU may have converted it again.
@@ -128,6 +137,9 @@ pub(super) fn steps(how: &Conversion, cpu: usize, steps: &mut Steps<'_, State>) 
         }),
         Vcpu::Asks(request) if how.is(Change::Unserialised) => {
             steps.add(who, "takes no lock", |s| go(s, Vcpu::HasLock(request)));
+        }
+        Vcpu::Asks(_) if s.closing && !how.is(Change::BeginsLate) => {
+            steps.add(who, "is told that the VM is being torn down", |s| go(s, Vcpu::Running));
         }
         Vcpu::Asks(request) if s.lock.is_none() => steps.add(who, "takes the conversion lock", |s| {
             s.lock = Some(cpu);
@@ -143,6 +155,11 @@ pub(super) fn steps(how: &Conversion, cpu: usize, steps: &mut Steps<'_, State>) 
         Vcpu::Drains { request, parity, marked } => {
             if s.active[parity] == 0 {
                 steps.add(who, "finds all older guards gone", |s| go(s, Vcpu::Drained { request, marked }));
+            } else if s.closing && !how.is(Change::NeverGivesUp) {
+                steps.add(who, "gives the wait up, for the VM is being torn down: aborts", |s| {
+                    abort(s, request);
+                    go(s, Vcpu::Over { request, seen: Seen::GaveUp });
+                });
             }
         }
         Vcpu::Drained { request, marked: false } => {
@@ -223,6 +240,10 @@ fn pay(cpu: usize, request: Request, steps: &mut Steps<'_, State>) {
 fn begin(how: &Conversion, cpu: usize, request: Request, steps: &mut Steps<'_, State>) {
     let s = steps.state();
     let page = s.pages[request.page];
+    if s.closing && !how.is(Change::BeginsLate) {
+        let gone = Vcpu::Over { request, seen: Seen::Gone };
+        return steps.add(WHO[cpu], "finds that the VM is being torn down", |s| s.vcpus[cpu] = gone);
+    }
     let over = move |s: &mut State, seen| s.vcpus[cpu] = Vcpu::Over { request, seen };
     let flips = how.is(Change::Flips) && request.implicit;
     let request = match super::settled(page.ledger) {
@@ -279,9 +300,7 @@ fn set_attribute(how: &Conversion, cpu: usize, request: Request, steps: &mut Ste
     }
     let abort = move |s: &mut State| {
         s.failures -= 1;
-        let page = &mut s.pages[number];
-        page.ledger = ledger::outcome(page.ledger, Event::Abort);
-        s.loss |= request.had_data && page.holds(to.other()) == Contents::Nothing;
+        abort(s, request);
         s.vcpus[cpu] = Vcpu::Over { request, seen: Seen::Aborted };
     };
     let doubt = move |s: &mut State| {
@@ -299,6 +318,13 @@ fn set_attribute(how: &Conversion, cpu: usize, request: Request, steps: &mut Ste
         ending(s);
     });
     steps.add(WHO[cpu], ("cannot know whether the attribute is set; it is not: {}", [meant, ""]), ending);
+}
+
+/// Nothing happened, and nothing may have been lost.
+fn abort(s: &mut State, request: Request) {
+    let page = &mut s.pages[request.page];
+    page.ledger = ledger::outcome(page.ledger, Event::Abort);
+    s.loss |= request.had_data && page.holds(request.to.other()) == Contents::Nothing;
 }
 
 /// Discards the losing side's copy. It may fail; then it is a debt.

@@ -34,6 +34,8 @@ pub(super) enum Device {
     Touched {
         parity: usize,
     },
+    /// Holds a guard and never goes on: not what a guard is for, but teardown must not wait for it.
+    Hangs,
     /// A mutant asked the ledger before it had a guard.
     Hasty {
         page: usize,
@@ -96,11 +98,17 @@ pub(super) fn steps(how: &Conversion, steps: &mut Steps<'_, State>) {
             }
         }
         Device::Refused => steps.add(WHO, "reports an error", |s| s.device = Device::Idle),
-        Device::Allowed { page, parity } => steps.add(WHO, ("writes to page {}", [PAGE[page], ""]), |s| {
-            s.trespass |= is_trespass(s, page);
-            s.pages[page].shared = Contents::Data;
-            s.device = Device::Touched { parity };
-        }),
+        Device::Hangs => {}
+        Device::Allowed { page, parity } => {
+            if how.teardown {
+                steps.add(WHO, "hangs, with its guard", |s| s.device = Device::Hangs);
+            }
+            steps.add(WHO, ("writes to page {}", [PAGE[page], ""]), |s| {
+                s.trespass |= is_trespass(s, page);
+                s.pages[page].shared = Contents::Data;
+                s.device = Device::Touched { parity };
+            });
+        }
         Device::Touched { parity } => steps.add(WHO, "leaves", |s| {
             s.active[parity] -= 1;
             s.device = Device::Idle;
@@ -120,8 +128,11 @@ fn look(page: usize, steps: &mut Steps<'_, State>, then: fn(usize) -> Device) {
 
 /// Whether the host has no business in this page any more.
 fn is_trespass(s: &State, page: usize) -> bool {
-    use gmem::ledger::PageState::{ConvertingToPrivate, Shared};
-    s.vcpus.iter().any(|vcpu| vcpu.has_drained(page)) || !matches!(s.pages[page].ledger, Shared | ConvertingToPrivate)
+    use gmem::ledger::PageState::{ConvertingToPrivate, Freed, Shared};
+    let drained = s.vcpus.iter().any(|vcpu| vcpu.has_drained(page));
+    // Teardown frees pages under guards: what is shared stays until the last guard goes.
+    let freed = s.pages[page].ledger == Freed && s.pages[page].attribute == gmem::ledger::Owner::Shared;
+    drained || !(freed || matches!(s.pages[page].ledger, Shared | ConvertingToPrivate))
 }
 
 fn parity(epoch: u8) -> usize {

@@ -34,6 +34,11 @@ pub(super) fn initial(owner: Owner) -> PageState {
     state_of(&ledger, page)
 }
 
+/// What a page is after teardown.
+pub(super) fn freed() -> PageState {
+    table().freed
+}
+
 /// Whether a device is let at a page in this state.
 pub(super) fn is_shared(state: PageState) -> bool {
     table().is_shared.get(&state).copied().unwrap_or(false)
@@ -56,6 +61,7 @@ pub(super) fn outcome(state: PageState, event: Event) -> PageState {
 struct Table {
     next: HashMap<(PageState, Event), PageState>,
     is_shared: HashMap<PageState, bool>,
+    freed: PageState,
 }
 
 fn table() -> &'static Table {
@@ -64,7 +70,12 @@ fn table() -> &'static Table {
 }
 
 fn ask() -> Table {
-    let mut table = Table { next: HashMap::new(), is_shared: HashMap::new() };
+    let (ledger, page) = fresh(Owner::Private);
+    ledger.free();
+    let freed = state_of(&ledger, page);
+    let mut table = Table { next: HashMap::new(), is_shared: HashMap::new(), freed };
+    note(&mut table, &ledger, page);
+    note_beginnings(&mut table, &ledger, page, freed);
     for to in [Owner::Shared, Owner::Private] {
         for ending in [Event::Commit, Event::Abort, Event::Doubt] {
             let (ledger, page) = fresh(to.other());
@@ -125,7 +136,9 @@ mod tests {
         assert_eq!(begin(PageState::ConvertingToPrivate, Owner::Private), Answer::Refused);
         assert_eq!(outcome(PageState::ConvertingToShared, Event::Commit), PageState::Shared);
         assert_eq!(outcome(PageState::ConvertingToShared, Event::Abort), PageState::PrivateUntouched);
-        assert!(is_shared(PageState::Shared));
+        assert_eq!(freed(), PageState::Freed);
+        assert_eq!(begin(PageState::Freed, Owner::Shared), Answer::Refused);
+        assert!(is_shared(PageState::Shared) && !is_shared(PageState::Freed));
         assert!(!is_shared(PageState::ConvertingToPrivate) && !is_shared(PageState::InDoubt));
     }
 }
