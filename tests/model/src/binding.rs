@@ -1,32 +1,33 @@
 //! Binding a guest_memfd to memory slots: is `slot->gmem.file` safe without RCU?
 //!
 //! The mails: `Re: [PATCH 2/2] KVM: guest_memfd: Remove RCU-protected attribute from slot->gmem.file` (Paolo Bonzini,
-//! 2024-12-22) says why readers of the pointer need no RCU; `Re: [PATCH] KVM: guest_memfd: Elaborate on how release() vs.
-//! get_pfn() is safe against UAF` (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases of what a refused reference can
-//! mean, and why only two of them can meet an unbind. The lock order of `[RFC PATCH v11 12/29] KVM: Add
+//! 2024-12-22) says why readers of the pointer need no RCU; `Re: [PATCH] KVM: guest_memfd: Elaborate on how release()
+//! vs. get_pfn() is safe against UAF` (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases of what a refused reference
+//! can mean, and why only two of them can meet an unbind. The lock order of `[RFC PATCH v11 12/29] KVM: Add
 //! KVM_CREATE_GUEST_MEMFD ioctl()` (quoted by Ackerley Tng, 2023-08-07) is a form of this model.
 //!
 //! Mirrored, by their names in Linux 7.2: `kvm_set_memory_region` with `kvm_gmem_bind` and `kvm_gmem_unbind`
 //! (`binding/memslot.rs`), `kvm_gmem_release` (`binding/release.rs`), `kvm_gmem_get_pfn`, `kvm_gmem_populate` and
 //! `kvm_gmem_punch_hole` (`binding/readers.rs`).
 //!
-//! Found on the way: v11's order (invalidate lock, then `slots_lock`) is an inversion, but no deadlock by itself. Whoever
-//! takes the invalidate lock inside `slots_lock` has a reference to the file, and that keeps the file's release away. It
-//! takes a second file on the inode, or an unbind that takes the lock although it was refused the reference. The latter
-//! is what the mail of 2026 weighs, and with the order of Linux 7.2 it is as safe as the mail says.
+//! Found on the way: v11's order (invalidate lock, then `slots_lock`) is an inversion, but no deadlock by itself.
+//! Whoever takes the invalidate lock inside `slots_lock` has a reference to the file, and that keeps the file's release
+//! away. It takes a second file on the inode, or an unbind that takes the lock although it was refused the reference.
+//! The latter is what the mail of 2026 weighs, and with the order of Linux 7.2 it is as safe as the mail says.
 //!
 //! **One step** is one access to what threads share: taking or dropping a lock or a reference, one read or write of the
 //! pointer, one use of what it points to. Memory that was freed is never forgotten, so that every later use of it is
 //! seen.
 //!
-//! **Left out, and why that is sound.** One VM, one inode; one file, or two for the lock order; each slot binds the same
-//! range, so that the xarray is one entry. A slot goes from the active set in one round; KVM takes two, publishing a copy
-//! marked invalid first, whose pointer is NULL: a reader of the copy learns nothing this model lacks. `synchronize_srcu`
-//! waits for exactly the readers that were there when it began, the least it promises. No call
-//! is under way when the VM's descriptor is closed; vCPUs' descriptors are closed with it. `fput` defers: `release` runs as a
-//! thread of its own at any later time, holding nothing, which is what task work amounts to. Pages and mappings are
-//! [`crate::mapping`]'s, and the end of the VM is one step because no file is left by then (that is a claim here).
-//! **Hidden by it:** memory ordering. The `file_ref` counter's barriers, which the first mail cites, are taken as given.
+//! **Left out, and why that is sound.** One VM, one inode; one file, or two for the lock order; each slot binds the
+//! same range, so that the xarray is one entry. A slot goes from the active set in one round; KVM takes two, publishing
+//! a copy marked invalid first, whose pointer is NULL: a reader of the copy learns nothing this model lacks.
+//! `synchronize_srcu` waits for exactly the readers that were there when it began, the least it promises. No call is
+//! under way when the VM's descriptor is closed; vCPUs' descriptors are closed with it. `fput` defers: `release` runs
+//! as a thread of its own at any later time, holding nothing, which is what task work amounts to. Pages and mappings
+//! are [`crate::mapping`]'s, and the end of the VM is one step because no file is left by then (that is a claim here).
+//! **Hidden by it:** memory ordering. The `file_ref` counter's barriers, which the first mail cites, are taken as
+//! given.
 
 mod memslot;
 mod readers;
@@ -129,7 +130,7 @@ enum Change {
     /// `kvm_gmem_get_file` counts up without looking whether the count was zero.
     ReferenceUnchecked,
     /// `kvm_gmem_get_file` doesn't look at the pointer again once it has the reference.
-    PointerNotRead2,
+    PointerReadOnce,
     /// A slot is unbound and freed without a wait for `kvm->srcu`.
     NoSrcuWait,
     /// `kvm_gmem_release` does not take `slots_lock`.
@@ -375,7 +376,7 @@ pub fn cases() -> Vec<Check> {
         .mutant("unbind gives up when refused", &Binding::with(Change::NoRefusedBranch), &[UAF, DANGLING])
         .mutant("unbind without the invalidate lock", &Binding::with(Change::UnbindLockless), &[UAF])
         .mutant("reference taken from zero", &Binding::with(Change::ReferenceUnchecked), &[UAF])
-        .mutant("pointer not looked at again", &Binding::with(Change::PointerNotRead2), &[UAF])
+        .mutant("pointer not looked at again", &Binding::with(Change::PointerReadOnce), &[UAF])
         .mutant("slot freed before the SRCU wait", &Binding::with(Change::NoSrcuWait), &[UAF])
         .mutant(
             "release without slots_lock",

@@ -1,24 +1,24 @@
 //! In which order descriptors and mappings of a VM are closed, by the VMM or because it dies.
 //!
 //! Where it comes from: in `Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()` (2023-08-09) Sean
-//! Christopherson says that RMP entries must not outlive the VM, and that anything created in the scope of a VM should pin
-//! it. In Linux 7.2 a guest_memfd does pin its VM, yet `kvm_gmem_release` drops that reference before the VFS evicts the
-//! inode. If it was the last one, the VM is destroyed and its ASID free while the RMP still names it for the file's pages.
-//! The kernel does not exclude that; an order of closing does. Law *pages-before-key*.
+//! Christopherson says that RMP entries must not outlive the VM, and that anything created in the scope of a VM should
+//! pin it. In Linux 7.2 a guest_memfd does pin its VM, yet `kvm_gmem_release` drops that reference before the VFS
+//! evicts the inode. If it was the last one, the VM is destroyed and its ASID free while the RMP still names it for the
+//! file's pages. The kernel does not exclude that; an order of closing does. Law *pages-before-key*.
 //!
 //! Mirrored: `kvm_gmem_release`, `kvm_put_kvm`, `kvm_destroy_vm`, `kvm_gmem_free_folio`; for a process that dies
-//! `exit_mm`, `close_files` and `task_work_run`; of our own code `gmem_kvm::teardown`, whose order is taken from its type
-//! [`Closing`], and the move of the descriptor in `gmem/kvm/src/kvm/gmem_fd.rs`.
+//! `exit_mm`, `close_files` and `task_work_run`; of our own code `gmem_kvm::teardown`, whose order is taken from its
+//! type [`Closing`], and the move of the descriptor in `gmem/kvm/src/kvm/gmem_fd.rs`.
 //!
-//! **One step** is one system call, one release of one descriptor or mapping by a dying process, or one of the two pieces
-//! in which the kernel ends a file.
+//! **One step** is one system call, one release of one descriptor or mapping by a dying process, or one of the two
+//! pieces in which the kernel ends a file.
 //!
 //! **Left out, and why that is sound.** `close` of a last reference runs release and eviction before it returns, and a
 //! dying process runs its releases one after the other, so nothing of the same process comes between the two pieces. A
-//! dying process goes through its descriptors upward and queues their releases; the queue is run newest first: the highest
-//! descriptor is released first. Mappings go when the last thread or onlooker gives the address space up: here at any
-//! moment of the dying. Slots pin nothing, so deleting them is a step without effect. Pages exist from when the guest
-//! runs until their file is evicted: that the guest may have touched none only helps.
+//! dying process goes through its descriptors upward and queues their releases; the queue is run newest first: the
+//! highest descriptor is released first. Mappings go when the last thread or onlooker gives the address space up: here
+//! at any moment of the dying. Slots pin nothing, so deleting them is a step without effect. Pages exist from when the
+//! guest runs until their file is evicted: that the guest may have touched none only helps.
 //! **Hidden by it:** whether somebody really takes the ASID in that moment; [`crate::lifetime`] has the VM that does.
 
 mod ours;

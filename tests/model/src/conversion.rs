@@ -1,23 +1,24 @@
 //! Our own protocol: conversions of pages against devices and guests. Laws *no-stale-copy* and *shared-only*.
 //!
 //! No mail, but the code of `gmem/kvm/src/convert.rs` (`Core::convert_piece` and the conversion lock),
-//! `gmem/kvm/src/shared.rs` and `gmem/kvm/src/shared/epochs.rs` (a device's guard, a conversion's wait), with the ledger's
-//! own transition table: it is asked of `gmem::ledger` itself (`conversion/ledger.rs`), so that model and code cannot drift apart.
-//! On the kernel's side `KVM_SET_MEMORY_ATTRIBUTES` and the discarding of a copy, each of which may fail, the first one
-//! with an outcome nobody knows.
+//! `gmem/kvm/src/shared.rs` and `gmem/kvm/src/shared/epochs.rs` (a device's guard, a conversion's wait). The ledger's
+//! transition table is asked of `gmem::ledger` itself (`conversion/ledger.rs`), so that model and code cannot drift
+//! apart. On the kernel's side there are `KVM_SET_MEMORY_ATTRIBUTES` and the discarding of a copy, each of which may
+//! fail, the first one also with an outcome nobody knows.
 //!
 //! **One step** is one access to epoch, count, ledger, attribute or a copy of a page. Epochs go through their steps one
 //! by one, as in the source.
 //!
-//! **Left out, and why that is sound.** Two pages, each a request of its own: what of a larger one is worked off under one
-//! hold of the lock are steps of the same order. Requests that the desk carries out together are one request. The order
-//! in which the lock is given is any order, of which the desk's line is one. Memory is sequentially consistent here; the
-//! fences that make it so are `gmem/kvm/tests/epoch_orders.rs`'s. A copy is *data* or *nothing*: what was discarded
-//! reads as zeroes. Implicit conversions (a guest touches a page as what it is not, and the exit tells us) are not built
-//! yet for lack of SNP and TDX; they are here as the laws demand them.
-//! Teardown at any moment is a form of its own, with fewer requests, in which a device may hang with its guard.
-//! **Hidden by it:** that under TDX the attribute itself already destroys what was private, so that there is less left to
-//! discard.
+//! **Left out, and why that is sound.** Two pages, each a request of its own: what of a larger one is worked off under
+//! one hold of the lock are steps of the same order. Requests that the desk carries out together are one request. The
+//! order in which the lock is given is any order, of which the desk's line is one. Memory is sequentially consistent
+//! here; the fences that make it so are `gmem/kvm/tests/epoch_orders.rs`'s. A copy is *data* or *nothing*: what was
+//! discarded reads as zeroes. Implicit conversions (a guest touches a page as what it is not, and the exit tells us)
+//! are not built yet for lack of SNP and TDX; they are here as the laws demand them. Teardown at any moment is a form
+//! of its own, with fewer requests, in which a device may hang with its guard.
+//!
+//! **Hidden by it:** that under TDX the attribute itself already destroys what was private, so that there is less left
+//! to discard.
 
 mod converter;
 mod device;

@@ -56,13 +56,13 @@ const HOW_TO_READ: &str = "\
 
 A row is a design:
 
-- *at creation (Linux 7.2)*; the same kernel *with the file closed before its VM*, which is what a VMM like `tenure` does;
-  and *with the pages freed before the VM is put*: a kernel that does not exist, in which the file's reference to the VM
-  is the last thing to go.
-- *at memslot, bare*; with *(a)* a file that was one VM's never another's; *(b)* its pages freed when its last slot goes;
-  *(c)* its pages freed when another VM's slot is bound. These are the mail's.
-- *(a) and free when the VM ends*: not in the thread. A VM that ends frees the pages of every file that was ever bound to
-  it, before its key. It is there because one asks for it as soon as one has seen the other rows.
+- *at creation (Linux 7.2)*; the same kernel *with the file closed before its VM*, which is what a VMM like `tenure`
+  does; and *with the pages freed before the VM is put*: a kernel that does not exist, in which the file's reference to
+  the VM is the last thing to go.
+- *at memslot, bare*; with *(a)* a file that was one VM's never another's; *(b)* its pages freed when its last slot
+  goes; *(c)* its pages freed when another VM's slot is bound. These are the mail's.
+- *(a) and free when the VM ends*: not in the thread. A VM that ends frees the pages of every file that was ever bound
+  to it, before its key. It is there because one asks for it as soon as one has seen the other rows.
 
 A column is a property, and a cell says **yes** if no schedule breaks it. If some schedule does, the cell says for which
 technology, and the number leads to a shortest one. The technologies:
@@ -71,8 +71,8 @@ technology, and the number leads to a shortest one. The technologies:
 - *SNP*: an RMP entry names the ASID of the page's owner.
 - *TDX*: as in Linux 7.2, the end of a slot takes its pages out of the Secure EPT, and contents are lost with that.
 - *deferred TDX*: the end of a slot only blocks its pages (`TDH.MEM.RANGE.BLOCK`); they stay the TD's, contents and all,
-  and are reclaimed when they are freed. No kernel does that. It is what TDX would need to keep contents over the deletion
-  of a slot, and what (c) means by putting the reclaim off.
+  and are reclaimed when they are freed. No kernel does that. It is what TDX would need to keep contents over the
+  deletion of a slot, and what (c) means by putting the reclaim off.
 
 The properties:
 
@@ -230,26 +230,26 @@ fn find(cells: &[Cell], design: Design, technology: Technology, property: Proper
 const WHAT_FOLLOWS: &str = "\
 ## What follows
 
-**The answer of 2023 stands.** Whatever lets memory outlive its VM fails with SNP or TDX, and that includes (a), which the
-mail only calls easy: it keeps other VMs out, but not the file open beyond its VM, and the ASID is reused while the RMP
-names it just as in (c). Of the mail's remedies only (b) is safe, at the price of contents that do not survive their
-slot.
+**The answer of 2023 stands.** Whatever lets memory outlive its VM fails with SNP or TDX. That includes (a), of which
+the mail says that it is easy and defeats the purpose: it does keep other VMs out, but the file can be held open beyond
+its VM, and then the ASID is reused while the RMP names it just as in (c). Of the mail's remedies only (b) is safe, at
+the price of contents that do not survive their slot.
 
 **What counts is when pages go, not when a file is bound.** The designs without a security hole are those in which the
 pages are freed before the key: (b), (a) with pages freed at the VM's end, and binding at creation if something sees to
-the order. The row that is not in the thread has every property but the one TDX denies to all. It isn't free: a VM
+the order. The row that is not in the thread has every property but the one TDX denies to all. It has its cost: a VM
 must find every file it ever had in a slot, and memory vanishes under a file somebody still has open. That is binding at
 creation under another name, with the reference turned round. The model weighs no code; the thread did.
 
 **What binding at creation gives up** are exactly Tng's two points. Both are true. The second one is how KVM treats all
 memory of user space; the first one is the price of the pin.
 
-**And it has one hole, of which the thread does not speak.** `kvm_gmem_release` drops the file's reference to the VM, and
-only later does the VFS evict the inode and free the pages. If that reference was the last one, the VM is destroyed in
-between: its ASID can be recycled while the RMP still names it for those pages. Recycling (a WBINVD everywhere, a DF_FLUSH)
-does not look at the RMP, and nothing else in Linux 7.2 does. A VMM that closes the file before its VM never comes there; a
-kernel that freed the pages before it put the VM would not need to be asked. (Read from the source and modelled here; that
-an ASID was reused in that moment has not been observed.)
+**And it has one hole, of which the thread does not speak.** `kvm_gmem_release` drops the file's reference to the VM,
+and only later does the VFS evict the inode and free the pages. If that reference was the last one, the VM is destroyed
+in between: its ASID can be recycled while the RMP still names it for those pages. Recycling (a WBINVD everywhere, a
+DF_FLUSH) does not look at the RMP, and nothing else in Linux 7.2 does. A VMM that closes the file before its VM never
+comes there; a kernel that freed the pages before it put the VM would not need to be asked. (Read from the source and
+modelled here; that an ASID was reused in that moment has not been observed.)
 
 ";
 
@@ -261,10 +261,10 @@ fn write_orders(text: &mut String) {
         let _ = writeln!(text, "| {} | {} |", count.of, figures.join(" | "));
     }
     if let Some(schedule) = closing::shortest_bad_order() {
-        let _ = writeln!(
-            text,
-            "\nAn order is bad exactly if a guest_memfd, or a mapping of one, is the last thing to go. A shortest one:\n\n```text\n{schedule}```\n"
+        text.push_str(
+            "\nAn order is bad exactly if a guest_memfd, or a mapping of one, is the last thing to go. A shortest ",
         );
+        let _ = writeln!(text, "one:\n\n```text\n{schedule}```\n");
     }
 }
 
@@ -274,9 +274,9 @@ const LEFT_OUT: &str = "\
 Two VMs, one file, one page, two ASIDs; VM A has the memory, VM B comes later. Each system call is one step, and so is
 each piece in which the kernel ends a file or a VM; the races inside the calls are the models `binding` and `mapping`.
 Every design gets the best kernel it could have: a VM that ends unbinds its slots before it frees its key, and frees at
-unbind are over when the unbind is. What firmware or the TDX module would refuse is not modelled: a reuse that KVM allows
-counts. *Private* holds for SNP and TDX wherever it does because of the key, and not because of KVM. Nothing here says
-what a design costs in code or time.
+unbind are over when the unbind is. What firmware or the TDX module would refuse is not modelled: a reuse that KVM
+allows counts. *Private* holds for SNP and TDX wherever it does because of the key, and not because of KVM. Nothing here
+says what a design costs in code or time.
 
 ";
 
@@ -330,10 +330,13 @@ fn write_examples(text: &mut String, examples: &Examples) {
                 None => designs.push((*design, vec![technology.name()])),
             }
         }
-        let who: Vec<_> =
-            designs.iter().map(|(design, names)| format!("{} ({})", design.name(), names.join(", "))).collect();
-        let number = index + 1;
-        let _ = writeln!(text, "\n<a id=\"{number}\"></a>**{number}.** {}\n\n```text\n{schedule}```", who.join("; "));
+        let _ = writeln!(text, "\n<a id=\"{0}\"></a>**{0}.**\n", index + 1);
+        let all = Technology::ALL.iter().filter(|technology| property.applies_to(**technology)).count();
+        for (design, names) in designs {
+            let where_from = if names.len() == all { String::new() } else { format!(": {}", names.join(", ")) };
+            let _ = writeln!(text, "- {}{where_from}", design.name());
+        }
+        let _ = writeln!(text, "\n```text\n{schedule}```");
     }
 }
 

@@ -2,20 +2,21 @@
 //!
 //! The mails: `Re: [RFC PATCH v11 12/29] KVM: Add KVM_CREATE_GUEST_MEMFD ioctl() for guest-specific backing memory`,
 //! Ackerley Tng (2023-08-07) with the proposal that a memory slot should take a reference to the file, so that the file
-//! belongs to a VM only while it is bound, and Sean Christopherson's answer (2023-08-09) with three ways to keep one VM's
-//! memory from another, and why none of them is good enough. [`crate::document`] makes a table of what is found here.
+//! belongs to a VM only while it is bound, and Sean Christopherson's answer (2023-08-09) with three ways to keep one
+//! VM's memory from another, and why none of them is good enough. [`crate::document`] makes a table of what is found
+//! here.
 //!
-//! Mirrored: `kvm_gmem_create`, `kvm_gmem_bind`, `kvm_gmem_unbind`, `kvm_gmem_release`, `kvm_destroy_vm`, the eviction of
-//! the inode with `kvm_gmem_free_folio`, `kvm_gmem_prepare_folio` (SNP: `sev_gmem_prepare`), allocation and recycling of
-//! ASIDs, and the adding, blocking and removing of Secure EPT leaves. The proposal's own code is not mirrored, only its
-//! rules of ownership.
+//! Mirrored: `kvm_gmem_create`, `kvm_gmem_bind`, `kvm_gmem_unbind`, `kvm_gmem_release`, `kvm_destroy_vm`, the eviction
+//! of the inode with `kvm_gmem_free_folio`, `kvm_gmem_prepare_folio` (SNP: `sev_gmem_prepare`), allocation and
+//! recycling of ASIDs, and the adding, blocking and removing of Secure EPT leaves. The proposal's own code is not
+//! mirrored, only its rules of ownership.
 //!
 //! **One step** is one system call of the VMM, one access of a guest, or one of the pieces in which the kernel ends a
 //! file or a VM. The VMM is hostile: it may do anything at any time that descriptors and the design allow.
 //!
-//! **Left out, and why that is sound.** Two VMs, A whose memory it is and B that comes later; one file with one page; two
-//! ASIDs. Races inside a call are [`crate::binding`]'s. Every design gets the best kernel it could have: a VM that ends
-//! unbinds its slots before it frees its key; a free of pages at an unbind is over when the unbind is.
+//! **Left out, and why that is sound.** Two VMs, A whose memory it is and B that comes later; one file with one page;
+//! two ASIDs. Races inside a call are [`crate::binding`]'s. Every design gets the best kernel it could have: a VM that
+//! ends unbinds its slots before it frees its key; a free of pages at an unbind is over when the unbind is.
 //! **Hidden by it:** what firmware and TDX module would refuse. A reuse of an ASID that KVM allows counts as one here,
 //! whatever `SNP_ACTIVATE` may say to it.
 

@@ -278,8 +278,8 @@ impl Mapping {
         match s.invalidations[which] {
             Invalidation::NotYet if s.mmu_lock.is_none() => {
                 steps.add(who, "begins: counts itself in, adds its range, zaps", |s| {
+                    let alone = s.in_progress == 0;
                     s.in_progress = if self.is(Change::InProgressFlag) { 1 } else { s.in_progress + 1 };
-                    let alone = s.in_progress == 1 && !self.is(Change::InProgressFlag) || s.range == (0, 0);
                     s.range = if alone || self.is(Change::RangeReplaced) {
                         (covers.start, covers.end)
                     } else {

@@ -1,7 +1,7 @@
 //! What a model is: states, the steps that lead from one to the next, and what is claimed of them.
 //!
-//! Owns the vocabulary every model is written in. A model is a set of threads, each with a program counter of its own in
-//! the state; [`Protocol::steps`] lists what any thread can do next. A step is atomic: guard, words and effect stand
+//! Owns the vocabulary every model is written in. A model is a set of threads, each with a program counter of its own
+//! in the state; [`Protocol::steps`] lists what any thread can do next. A step is atomic: guard, words and effect stand
 //! together in one arm, and locks are fields that a step can take only while nobody holds them. Thus a list of steps
 //! reads as a schedule. Memory is sequentially consistent; which fences make that true of real code is for other tools
 //! to say (for the epochs: `gmem/kvm/tests/epoch_orders.rs`).

@@ -126,7 +126,8 @@ pub fn summary(cases: &[Case], outcomes: &[Vec<Outcome>], took: Duration) -> Str
     };
     let states: usize = pairs(cases, outcomes).map(|(_, outcomes)| outcomes[0].exploration.states).sum();
     let mut text = format!(
-        "{} explorations, {} states, {}\nclaims that hold: {}; what shall occur does: {}; mutants caught by the claim made for them: {}\n",
+        "{} explorations, {} states, {}\n\
+         claims that hold: {}; what shall occur does: {}; mutants caught by the claim made for them: {}\n",
         cases.len(),
         grouped(states as u64),
         time(took),

@@ -1,10 +1,9 @@
 //! Explores a protocol: every state that any schedule can reach, breadth first, until a claim is decided.
 //!
 //! Owns the way from a [`Protocol`] and its [`Claim`]s to an [`Exploration`]. The search is Stateright's, with one
-//! question and one thread: the first state that decides the question then lies at the end of a shortest schedule, and all
-//! counts are the same in every run. States are told apart by a 64-bit hash, as in other
-//! explicit-state checkers: among a million states a collision, which would leave one of them out, has a chance of about
-//! one in 40 million.
+//! question and one thread: the first state that decides the question then lies at the end of a shortest schedule, and
+//! all counts are the same in every run. States are told apart by a 64-bit hash, as in other explicit-state checkers:
+//! among a million states a collision, which would leave one of them out, has a chance of about one in 40 million.
 
 use std::fmt;
 use std::time::{Duration, Instant};

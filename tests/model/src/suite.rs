@@ -1,7 +1,7 @@
 //! Everything that is checked: for each model its sound form, its harmless variations and its mutants.
 //!
-//! Owns what is expected of each check, and running them side by side. A mutant has to be caught by the very claim it was
-//! made for: one that some other claim catches, or none, fails the suite.
+//! Owns what is expected of each check, and running them side by side. A mutant has to be caught by the very claim it
+//! was made for: one that some other claim catches, or none, fails the suite.
 
 use std::fmt;
 use std::num::NonZeroUsize;

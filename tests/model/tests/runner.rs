@@ -64,8 +64,8 @@ fn holds_what_holds_and_sees_every_state() {
     let found =
         explore(&LostUpdate, &[Claim::always("at most two", |_, s: &Counter| s.value <= 2), Claim::no_deadlock()]);
     assert_eq!(found.schedule, None);
-    // By hand: the beginning, either has read (2), both have, either is done (2) and the other has read what was before or
-    // after (4), and the two ends.
+    // By hand: the beginning, either has read (2), both have, either is done (2) and the other has read what was before
+    // or after (4), and the two ends.
     assert_eq!((found.states, found.depth), (12, 4));
 }
 

@@ -60,7 +60,7 @@ pub(super) fn get_pfn_steps(how: &Binding, steps: &mut Steps<'_, State>) {
             Vcpu::HasPointer(slot) if s.file_refs != 0 || how.is(Change::ReferenceUnchecked) => {
                 steps.add(who, "gets a reference to the file", |s| {
                     s.get_file(how);
-                    let second_look = !how.is(Change::PointerNotRead2);
+                    let second_look = !how.is(Change::PointerReadOnce);
                     go(s, if second_look { Vcpu::HasReference(slot) } else { Vcpu::HasFile(slot) });
                 });
             }

@@ -1,7 +1,7 @@
 //! The ledger's transition table, asked of the ledger.
 //!
-//! For every state a page can have, a real [`Ledger`] is put into it and driven on; what becomes of the page, and what a
-//! device is told of it, is what the model goes by. Nothing is written down here a second time.
+//! For every state a page can have, a real [`Ledger`] is put into it and driven on; what becomes of the page, and what
+//! a device is told of it, is what the model goes by. Nothing is written down here a second time.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
