@@ -1,10 +1,10 @@
 //! Binding a guest_memfd to memory slots: is `slot->gmem.file` safe without RCU?
 //!
 //! The mails: `Re: [PATCH 2/2] KVM: guest_memfd: Remove RCU-protected attribute from slot->gmem.file` (Paolo Bonzini,
-//! 2024-12-22) says why readers of the pointer need no RCU; `Re: [PATCH] KVM: guest_memfd: Elaborate on how release()
-//! vs. get_pfn() is safe against UAF` (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases of what a refused reference
-//! can mean, and why only two of them can meet an unbind. The lock order of `[RFC PATCH v11 12/29] KVM: Add
-//! KVM_CREATE_GUEST_MEMFD ioctl()` (quoted by Ackerley Tng, 2023-08-07) is a form of this model.
+//! 2024-12-22) says in three points why readers of the pointer need no RCU; `Re: [PATCH] KVM: guest_memfd: Elaborate on
+//! how release() vs. get_pfn() is safe against UAF` (Ackerley Tng, 2026-06-03) has Yan Zhao's five cases of what a
+//! refused reference can mean, and why only two of them can meet an unbind. The lock order of `[RFC PATCH v11 12/29]
+//! KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()` (quoted by Ackerley Tng, 2023-08-07) is a form of this model.
 //!
 //! Mirrored, by their names in Linux 7.2: `kvm_set_memory_region` with `kvm_gmem_bind` and `kvm_gmem_unbind`
 //! (`binding/memslot.rs`), `kvm_gmem_release` (`binding/release.rs`), `kvm_gmem_get_pfn`, `kvm_gmem_populate` and
@@ -131,6 +131,8 @@ enum Change {
     ReferenceUnchecked,
     /// `kvm_gmem_get_file` doesn't look at the pointer again once it has the reference.
     PointerReadOnce,
+    /// A new slot can be found before it is bound.
+    PublishedEarly,
     /// A slot is unbound and freed without a wait for `kvm->srcu`.
     NoSrcuWait,
     /// `kvm_gmem_release` does not take `slots_lock`.
@@ -326,6 +328,7 @@ fn no_circular_wait(how: &Binding, s: &State) -> bool {
 const UAF: &str = "no use after free";
 const DANGLING: &str = "no dangling binding";
 const LEAK: &str = "no leaked reference";
+const SEES: &str = "get_pfn finds no pointer only if the file is being closed";
 const OUTLIVES: &str = "no file outlives its VM";
 const DEADLOCK: &str = "no deadlock";
 const CIRCLE: &str = "no circular wait";
@@ -341,9 +344,20 @@ fn claims() -> Vec<Of> {
             s.misuse.is_some()
                 || (freed(s.file) && freed(s.gmem) && s.vm_refs == 0 && s.slots.iter().all(|slot| freed(slot.memory)))
         }),
+        Of::always(SEES, |_, s| !s.vcpus.contains(&readers::Vcpu::NoPointer) || s.release >= release::Release::Severed),
         Of::always(OUTLIVES, |_, s| s.vm == Memory::Allocated || s.gmem != Memory::Allocated),
         Of::always(CIRCLE, no_circular_wait),
         Of::no_deadlock(),
+        Of::sometimes("release finds a slot bound", |_, s| {
+            s.release == release::Release::HasBoth && s.binding.is_some()
+        }),
+        Of::sometimes("get_pfn has somebody else's file for a moment", |_, s| {
+            s.vcpus.contains(&readers::Vcpu::WrongFile) && s.file == Memory::SomebodyElses
+        }),
+        Of::sometimes("unbind clears with the file in hand", |_, s| {
+            matches!(s.memslot, memslot::Memslot::Unbind { at: memslot::Unbind::Cleared, .. })
+        }),
+        Of::sometimes("the range is bound a second time", |_, s| s.binding == Some(1)),
         Of::sometimes("get_pfn is refused in case 1", |_, s| get_pfn_refused(s, Case::Soon)),
         Of::sometimes("get_pfn is refused in case 2", |_, s| get_pfn_refused(s, Case::BeforeLock)),
         Of::sometimes("get_pfn is refused in case 3", |_, s| get_pfn_refused(s, Case::HoldsLock)),
@@ -377,7 +391,8 @@ pub fn cases() -> Vec<Check> {
         .mutant("unbind without the invalidate lock", &Binding::with(Change::UnbindLockless), &[UAF])
         .mutant("reference taken from zero", &Binding::with(Change::ReferenceUnchecked), &[UAF])
         .mutant("pointer not looked at again", &Binding::with(Change::PointerReadOnce), &[UAF])
-        .mutant("slot freed before the SRCU wait", &Binding::with(Change::NoSrcuWait), &[UAF])
+        .mutant("slot published before it is bound", &Binding::with(Change::PublishedEarly), &[SEES])
+        .mutant("slot freed before the SRCU wait", &Binding::with(Change::NoSrcuWait), &[UAF, SEES])
         .mutant(
             "release without slots_lock",
             &Binding::with(Change::ReleaseUnlocked),

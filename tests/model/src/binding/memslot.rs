@@ -112,6 +112,9 @@ fn bind(how: &Binding, slot: usize, at: Bind, steps: &mut Steps<'_, State>) {
             go(s, Bind::HasFile);
         }),
         Bind::HasSlotsLock => steps.add(WHO, "fget fails: the descriptor is closed", |s| go(s, Bind::Failed)),
+        Bind::HasFile if how.is(Change::PublishedEarly) && s.active != Some(slot) => {
+            steps.add(WHO, "publishes the slot, which is not bound yet", |s| s.active = Some(slot));
+        }
         Bind::HasFile if s.invalidate_lock.is_none() => steps.add(WHO, "takes the invalidate lock", |s| {
             s.invalidate_lock = Some(Thread::Memslot);
             go(s, Bind::HasInvalidateLock);

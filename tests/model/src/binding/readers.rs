@@ -11,6 +11,8 @@ pub(super) enum Vcpu {
     Outside,
     Inside,
     HasSlot(usize),
+    /// Has found NULL in a slot.
+    NoPointer,
     HasPointer(usize),
     Refused(Case),
     HasReference(usize),
@@ -53,7 +55,7 @@ pub(super) fn get_pfn_steps(how: &Binding, steps: &mut Steps<'_, State>) {
                 } else {
                     steps.add(who, "reads slot->gmem.file, which is NULL", |s| {
                         read(s);
-                        go(s, Vcpu::Leave);
+                        go(s, Vcpu::NoPointer);
                     });
                 }
             }
@@ -65,7 +67,7 @@ pub(super) fn get_pfn_steps(how: &Binding, steps: &mut Steps<'_, State>) {
                 });
             }
             Vcpu::HasPointer(_) => steps.add(who, refused(s.case()), |s| go(s, Vcpu::Refused(s.case()))),
-            Vcpu::Refused(_) => steps.add(who, "gives up: EFAULT", |s| go(s, Vcpu::Leave)),
+            Vcpu::NoPointer | Vcpu::Refused(_) => steps.add(who, "gives up: EFAULT", |s| go(s, Vcpu::Leave)),
             Vcpu::HasReference(slot) => {
                 let read = |s: &mut State| s.use_of(s.slots[slot].memory, "get_pfn read a slot that was freed");
                 let same = s.slots[slot].file;
