@@ -239,25 +239,25 @@ impl Lifetime {
     fn words_for_put(&self, s: &State) -> &'static str {
         match (s.vms[Who::A.index()].fd_open, self.technology) {
             (true, _) => "release drops the file's reference to VM A",
-            (false, Technology::Snp) => "release drops the last reference to VM A, whose ASID is free now",
+            (false, Technology::Snp) => "release drops the last reference to VM A: its ASID can be recycled",
             (false, _) => "release drops the last reference to VM A, which is destroyed",
         }
     }
 
     /// How the kernel ends a VM that nothing refers to.
     pub(super) fn vm_steps(&self, steps: &mut Steps<'_, State>) {
-        const WORDS: [(&str, &str); 2] = [
-            ("ends VM A: removes its slots", "ends VM A: frees its key"),
-            ("ends VM B: removes its slots", "ends VM B: frees its key"),
-        ];
+        let key = match self.technology {
+            Technology::Plain => "frees it",
+            Technology::Snp => "frees its ASID",
+            Technology::TdxRemoving | Technology::TdxDeferred => "frees its HKID, then the TD",
+        };
         let s = steps.state();
         for who in Who::BOTH.into_iter().filter(|who| self.is_unreferenced(s, *who)) {
-            let (slots, key) = WORDS[who.index()];
             let frees = self.design == Design::FreeAtVmEnd && s.belonged_to == Some(who);
             match s.vms[who.index()].life {
                 Life::Alive => {
                     let freed = if frees && s.page.is_some() { ", frees its files' pages" } else { "" };
-                    steps.add("kernel", format!("{slots}{freed}"), |s| {
+                    steps.add("kernel", format!("ends VM {who:?}: removes its slots{freed}"), |s| {
                         self.unbind(s, who);
                         if frees {
                             self.free_page(s);
@@ -266,7 +266,9 @@ impl Lifetime {
                         s.vm(who).life = Life::Unbound;
                     });
                 }
-                Life::Unbound => steps.add("kernel", key, |s| s.vm(who).life = Life::Destroyed),
+                Life::Unbound => {
+                    steps.add("kernel", format!("ends VM {who:?}: {key}"), |s| s.vm(who).life = Life::Destroyed);
+                }
                 Life::NotYet | Life::Destroyed => {}
             }
         }
