@@ -32,6 +32,12 @@ enum Task {
     Test(test::Options),
     /// What things cost, each with a floor measured in the same run
     Bench(bench::Options),
+    /// Checks the models of the protocols: `cargo xtask model -- --help` says what else they can do
+    Model {
+        /// Arguments of the models' program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -45,6 +51,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Model { arguments } => test::model(&arguments),
         Task::Lab { arguments } => test::lab(&arguments),
     };
     match done {

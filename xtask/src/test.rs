@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check there is, in the order in which they fail fastest; and the door to the lab.
+//! `cargo xtask test`: every check there is, in the order in which they fail fastest; and the doors to the lab and
+//! the models.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -73,8 +74,18 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
 
 /// Hands everything to the lab's own program.
 pub(crate) fn lab(arguments: &[String]) -> Result<ExitCode> {
+    hand_to("tenure-lab", arguments)
+}
+
+/// Hands everything to the models' own program.
+pub(crate) fn model(arguments: &[String]) -> Result<ExitCode> {
+    hand_to("tenure-model", arguments)
+}
+
+/// Runs the program that has the name of its package.
+fn hand_to(program: &str, arguments: &[String]) -> Result<ExitCode> {
     let status = cargo()
-        .args(["run", "--quiet", "--package", "tenure-lab", "--bin", "tenure-lab", "--"])
+        .args(["run", "--quiet", "--package", program, "--bin", program, "--"])
         .args(arguments)
         .status()
         .context("cannot run cargo")?;
