@@ -45,7 +45,11 @@ impl Host<'_> {
             evidence.push("no process that could be looked at holds anything of a VM that is not accounted for".into());
             remedy = "look for descriptors that are on their way through a socket or registered with io_uring";
         }
-        let files: BTreeSet<FileId> = suspects.iter().flat_map(|suspect| suspect.memories()).collect();
+        let files: BTreeSet<FileId> = suspects
+            .iter()
+            .flat_map(|suspect| suspect.memories())
+            .filter(|file| !self.is_accounted_for(*file))
+            .collect();
         let memories: Vec<&MemoryReport> = files.iter().filter_map(|file| self.memories.get(file)).collect();
         for (memory, holding) in memories.iter().flat_map(|one| one.held_by.iter().map(move |holding| (one, holding))) {
             evidence.push(format!("process {} {}: guest_memfd {}", holding.pid, by(holding), memory.file));
@@ -67,13 +71,21 @@ impl Host<'_> {
         open_vms(holder) >= self.kernel_vms(holder.who.pid).count()
     }
 
-    /// Who may hold a VM that its creator does not: all that hold something they did not make.
+    /// Who may hold a VM that its creator does not: all that hold something they did not make, and nobody accounts for.
     fn suspects(&self, vm: &KernelVm) -> Vec<&Holder> {
         let suspect = |holder: &&Holder| {
-            let (created, open) = (self.kernel_vms(holder.who.pid).count(), open_vms(holder));
-            is_creator(vm, holder) || created == 0 || open > created
+            let (created, open, files) = (self.kernel_vms(holder.who.pid).count(), open_vms(holder), holder.memories());
+            let is_strange = files.is_empty() || files.iter().any(|file| !self.is_accounted_for(*file));
+            is_creator(vm, holder) || (created == 0 && is_strange) || open > created
         };
         self.seen.holders.values().filter(suspect).collect()
+    }
+
+    /// Whether somebody holds this memory who has a VM open that is its own.
+    fn is_accounted_for(&self, file: FileId) -> bool {
+        let Some(memory) = self.memories.get(&file) else { return false };
+        let has_own = |pid| self.kernel_vms(pid).any(|vm| matches!(vm.creator, Creator::Holds { .. }));
+        memory.held_by.iter().any(|holding| has_own(holding.pid))
     }
 
     /// Processes that hold memory of more than one VM.
