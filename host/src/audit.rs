@@ -143,7 +143,7 @@ fn allocated<K: Inspect>(kernel: &K, seen: &Seen, memory: &report::MemoryReport)
     for holder in memory.held_by.iter().filter_map(|holding| seen.holders.get(&holding.pid)) {
         let here = holder.descriptors.iter().find(|one| one.identity == Identity::File(memory.file));
         let Some(descriptor) = here else { continue };
-        match kernel.allocated((holder.who.pid, descriptor.fd), memory.file) {
+        match kernel.allocated((holder.task, descriptor.fd), memory.file) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => why = error.to_string(),
         }

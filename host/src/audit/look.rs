@@ -119,14 +119,16 @@ impl<K: Inspect> Look<'_, K> {
         if stat.is_kernel_thread() {
             return Ok(None);
         }
-        let descriptors = self.descriptors(pid)?;
-        let mappings = self.mappings(pid)?;
+        let task = if stat.has_ended() { self.living_thread(pid)? } else { pid };
+        let descriptors = self.descriptors(task)?;
+        let mappings = self.mappings(task)?;
         if descriptors.is_empty() && mappings.is_empty() {
             return Ok(None);
         }
         let uid = text(&self.proc(&home).join("status")).ok().and_then(|status| proc::uid(&status));
         Ok(Some(Holder {
             who: Who { pid, command: stat.command },
+            task,
             command_line: self.command_line(pid),
             uid,
             user: uid.and_then(|uid| proc::user_name(users, uid)).map(str::to_owned),
@@ -137,6 +139,18 @@ impl<K: Inspect> Look<'_, K> {
             mappings,
             vcpus: Vcpus::default(),
         }))
+    }
+
+    /// A process whose first thread has ended lives on in the others. None of them: it waits for its parent, and holds
+    /// nothing.
+    fn living_thread(&self, pid: u32) -> io::Result<u32> {
+        for entry in fs::read_dir(self.proc(format!("{pid}/task")))? {
+            let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if self.stat(format!("{pid}/task/{thread}")).is_ok_and(|stat| !stat.has_ended()) {
+                return Ok(thread);
+            }
+        }
+        Err(ErrorKind::NotFound.into())
     }
 
     fn descriptors(&self, pid: u32) -> io::Result<Vec<Descriptor>> {
@@ -217,7 +231,8 @@ impl<K: Inspect> Look<'_, K> {
     fn identify(&self, seen: &mut Seen) {
         let mut known: HashMap<String, Vec<(u32, u32, usize)>> = HashMap::new();
         let (mut next, mut refused) = (0, None);
-        for (&pid, holder) in &mut seen.holders {
+        for holder in seen.holders.values_mut() {
+            let pid = holder.task;
             for descriptor in holder.descriptors.iter_mut().filter(|other| other.object != Object::GuestMemfd) {
                 let same_name = known.entry(descriptor.name.clone()).or_default();
                 match self.find(same_name, (pid, descriptor.fd)) {
@@ -311,9 +326,11 @@ impl<K: Inspect> Look<'_, K> {
     }
 
     /// Whether process numbers here are those the kernel itself uses. The first namespace has a fixed number
-    /// (`PROC_PID_INIT_INO` in Linux `include/linux/proc_ns.h`).
+    /// (`PROC_PID_INIT_INO` in Linux `include/linux/proc_ns.h`), and a kernel without `CONFIG_PID_NS` has no other.
     pub(super) fn in_first_namespace(&self) -> bool {
-        let link = fs::read_link(self.proc("self/ns/pid"));
-        link.is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+        match fs::read_link(self.proc("self/ns/pid")) {
+            Ok(link) => link.as_os_str() == "pid:[4026531836]",
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
     }
 }

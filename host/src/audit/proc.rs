@@ -31,6 +31,7 @@ pub(super) struct Stat {
     pub(super) parent: u32,
     /// When it started, in clock ticks after boot.
     pub(super) started_ticks: u64,
+    state: char,
     flags: u32,
 }
 
@@ -44,10 +45,16 @@ impl Stat {
         let field = |number: usize| fields.get(number - 3).copied();
         Some(Self {
             command: command.to_owned(),
+            state: field(3)?.chars().next()?,
             parent: field(4)?.parse().ok()?,
             started_ticks: field(22)?.parse().ok()?,
             flags: field(9)?.parse().ok()?,
         })
+    }
+
+    /// Whether the thread has ended, and only its number is left.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     /// Whether the thread was in guest mode just then.
@@ -227,7 +234,8 @@ mod tests {
         assert!(stat.is_kernels_worker() && !stat.in_guest_mode());
         let guest = text.replace("4210752", "4194369");
         let stat = Stat::parse(&guest).unwrap();
-        assert!(!stat.is_kernels_worker() && stat.in_guest_mode());
+        assert!(!stat.is_kernels_worker() && stat.in_guest_mode() && !stat.has_ended());
+        assert!(Stat::parse(&text.replace(") S 12237", ") Z 12237")).unwrap().has_ended());
     }
 
     #[test]

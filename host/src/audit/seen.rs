@@ -144,6 +144,8 @@ pub struct Vcpus {
 pub struct Holder {
     /// Who it is.
     pub who: Who,
+    /// The thread that shows what it has: the first, or another if that one has ended.
+    pub task: u32,
     /// Its command line, if it could be read.
     pub command_line: Option<String>,
     /// Its real user's number.

@@ -332,6 +332,28 @@ fn what_is_over_in_a_moment_is_no_finding() {
     assert!(report.findings.is_empty() && report.holders.is_empty() && report.complete, "{report:#?}");
 }
 
+/// What a process has is shown by any of its threads that is left.
+#[test]
+fn a_process_without_its_first_thread_still_holds() {
+    let mut host = Fixture::new();
+    host.process(100, 1, "vmm");
+    let stat = "proc/100/stat";
+    let ended = fs::read_to_string(host.root.path().join(stat)).unwrap().replace(") S ", ") Z ");
+    host.write(stat, &ended);
+    host.write("proc/100/task/100/stat", &ended);
+    host.process(107, 1, "vmm");
+    host.memory(107, 6, 512);
+    host.thread(100, 107, "202 0x5 0x80 0x0 0x0 0x0 0x0 0x7ff 0x7ff");
+    // A thread has a directory, but is not listed: 100 is, and it is 100 whom to ask.
+    fs::rename(host.root.path().join("proc/107/stat"), host.root.path().join("proc/107/hidden")).unwrap();
+    let report = host.audit();
+    assert_eq!(asked(only(&report)), [100], "{report:#?}");
+
+    // Nobody is left of this one: it holds nothing.
+    host.write("proc/100/task/107/stat", &ended);
+    assert!(host.audit().findings.is_empty());
+}
+
 /// no-silent-trust: what was not seen is said, and nothing found is not nothing there.
 #[test]
 fn no_silent_trust_what_was_not_seen_is_said() {
@@ -355,6 +377,10 @@ fn no_silent_trust_what_was_not_seen_is_said() {
     container.kernel_vm("7-4", 1);
     let report = container.audit();
     assert!(report.vms.is_none() && report.findings.is_empty() && report.unseen.len() == 2, "{report:#?}");
+    // A kernel without such namespaces has one, and no link.
+    fs::remove_file(container.root.path().join("proc/self/ns/pid")).unwrap();
+    let report = container.audit();
+    assert!(report.complete && report.vms.is_some(), "{report:#?}");
 }
 
 #[test]

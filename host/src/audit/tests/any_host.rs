@@ -71,6 +71,7 @@ fn seen(plans: &[Plan]) -> Seen {
         let running = plan.runs.then_some((1, How::InGuestMode)).into_iter().collect();
         let holder = Holder {
             who: who(number),
+            task: pid(number),
             command_line: None,
             uid: None,
             user: None,
