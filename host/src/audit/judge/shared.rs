@@ -95,7 +95,6 @@ impl Host<'_> {
 
     /// Open files that more than one process holds: their descriptors in each. A guest_memfd counts as held where it is
     /// mapped.
-    #[expect(clippy::type_complexity, reason = "used once, in the line that names its parts")]
     fn descriptors_in_several(&self) -> BTreeMap<Identity, BTreeMap<u32, (Vec<String>, String)>> {
         let mut places: BTreeMap<Identity, BTreeMap<u32, (Vec<String>, String)>> = BTreeMap::new();
         for (&pid, holder) in &self.seen.holders {

@@ -23,6 +23,8 @@ pub(super) const MIB: u64 = 1 << 20;
 const BOOT: u64 = 1_700_000_000;
 const DEVICE: u64 = 0x10;
 
+type Event = Box<dyn FnOnce(&Path)>;
+
 /// A host.
 pub(super) struct Fixture {
     pub(super) root: tempfile::TempDir,
@@ -30,7 +32,7 @@ pub(super) struct Fixture {
     open: HashMap<Place, u32>,
     pub(super) kcmp: bool,
     /// What happens while the audit waits: each once, in order.
-    events: RefCell<Vec<Box<dyn FnOnce(&Path)>>>,
+    events: RefCell<Vec<Event>>,
 }
 
 impl Fixture {
