@@ -324,6 +324,18 @@ fn what_is_over_in_a_moment_is_no_finding() {
     host.meanwhile(|root| fs::remove_file(root.join("proc/150/fd/6")).unwrap());
     assert!(host.audit().findings.is_empty());
 
+    // What has just begun may be over as soon.
+    let mut host = Fixture::new();
+    host.process(100, 1, "keeper");
+    host.memory(100, 6, 512);
+    host.process(150, 1, "beginner");
+    host.memory(150, 6, 1024);
+    let link = host.root.path().join("proc/150/fd/6");
+    fs::remove_file(&link).unwrap();
+    host.meanwhile(move |_| std::os::unix::fs::symlink(MEMFD, link).unwrap());
+    let report = host.audit();
+    assert_eq!((asked(only(&report)), report.holders.len()), (vec![100], 2));
+
     let mut host = Fixture::new();
     host.process(100, 1, "dying");
     host.memory(100, 6, 512);
