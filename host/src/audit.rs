@@ -86,10 +86,10 @@ fn audit_of<K: Inspect>(
     let first = look.look()?;
     let subjects: BTreeSet<_> = subjects(&first);
     if subjects.is_empty() {
-        return Ok(report(root, kernel, &first, measure, &subjects));
+        return Ok(conclude(root, kernel, &first, measure, &subjects));
     }
     kernel.wait(PATIENCE);
-    Ok(report(root, kernel, &look.look()?, measure, &subjects))
+    Ok(conclude(root, kernel, &look.look()?, measure, &subjects))
 }
 
 type Subject = (report::Kind, String);
@@ -99,7 +99,7 @@ fn subjects(seen: &Seen) -> BTreeSet<Subject> {
 }
 
 /// What a look has seen, with those findings that were there before.
-fn report<K: Inspect>(
+fn conclude<K: Inspect>(
     root: &Path,
     kernel: &K,
     seen: &Seen,
