@@ -3,12 +3,14 @@
 //! Owns the commands of `tenure`, their help, and what each does with the library. Not owned: the settings of a run,
 //! which are `config`'s.
 
+mod audit;
 pub mod endpoint;
 mod log;
 mod prove;
 pub mod run;
 pub mod terminal;
 
+use crate::audit::AuditError;
 use crate::check::facts::Facts;
 use crate::check::{self, NotCapable};
 use crate::config::inputs::InputError;
@@ -68,6 +70,15 @@ pub enum Command {
     #[command(after_long_help = help("tenure prove --pid $(pidof tenure)\ntenure prove --pid 1234 --overwrite --json"))]
     Prove(ProveArgs),
 
+    /// Finds what on this host pins private memory, and whom to ask about it
+    ///
+    /// Looks at every process and at the kernel's own list of VMs, without stopping or changing anything. A finding is a
+    /// guest_memfd that is held though no vCPU of its VM runs, a VM that outlived its creator, what a process inherited of
+    /// another's guest, a process with memory of several VMs, or a descriptor that would be inherited. Running guests are
+    /// listed; they are no finding. Root sees everything; others see their own processes, and are told so.
+    #[command(after_long_help = help("tenure audit\ntenure audit --json | jq '.findings[] | {id, confidence, ask}'"))]
+    Audit(AuditArgs),
+
     /// Prints completions for a shell
     #[command(after_long_help = help("tenure completions bash > /etc/bash_completion.d/tenure"))]
     Completions {
@@ -116,6 +127,18 @@ pub struct ProveArgs {
     pub json: bool,
 }
 
+/// Arguments of `tenure audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Also asks how much of each memory is allocated: copies a descriptor of it for a moment, which pins it as long
+    #[arg(long)]
+    pub measure: bool,
+
+    /// Prints everything that was found as JSON; its keys do not change
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `tenure run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -160,6 +183,9 @@ pub enum CliError {
     /// The process to be looked at.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// The host's processes.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -183,7 +209,7 @@ impl CliError {
             | Self::Signals(_)
             | Self::Console(_)
             | Self::Output(_) => ExitCode::Usage,
-            Self::NotCapable(_) | Self::Kernel(_) => ExitCode::NotCapable,
+            Self::NotCapable(_) | Self::Kernel(_) | Self::Audit(_) => ExitCode::NotCapable,
             Self::Run(error) => error.exit_code(),
         }
     }
@@ -196,6 +222,7 @@ impl Cli {
             Command::Check(args) => check(&args),
             Command::Run(args) => run::run(*args),
             Command::Prove(args) => prove::prove(&args),
+            Command::Audit(args) => audit::audit(&args),
             Command::Completions { shell } => completions(shell),
         }
     }
@@ -288,7 +315,7 @@ mod tests {
             args in prop::collection::vec(
                 prop_oneof![
                     prop::sample::select(vec![
-                        "run", "check", "completions", "bash", "--json", "--tee", "sw", "--memory", "--vcpus", "--cmdline",
+                        "run", "check", "audit", "completions", "bash", "--json", "--tee", "sw", "--memory", "--vcpus", "--cmdline",
                         "--summary", "--summary=false", "--virtio-console", "--log", "--", "-h", "512M",
                     ]).prop_map(str::to_owned),
                     "\\PC{0,8}",

@@ -7,6 +7,7 @@
 //! Reading order: `main.rs`, [`cli`], [`config`], then the run.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -39,6 +39,27 @@ fn check_agrees_with_itself_in_text_json_and_exit_code() {
     }
 }
 
+/// Whatever guests there are on this machine.
+#[test]
+fn audit_agrees_with_itself_in_json_and_exit_code_and_sees_its_own_process() {
+    let json = output(&["audit", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let clean = report["findings"].as_array().unwrap().is_empty();
+    assert_eq!(json.status.code(), Some(if clean { 0 } else { 10 }), "{}", stderr(&json));
+    assert!(report["processes_looked_at"].as_u64().unwrap() >= 1);
+    assert_eq!(report["complete"].as_bool().unwrap(), report["unseen"].as_array().unwrap().is_empty());
+    for unseen in report["unseen"].as_array().unwrap() {
+        assert!(["what", "why", "so"].iter().all(|key| unseen[key].is_string()), "{unseen}");
+    }
+    for finding in report["findings"].as_array().unwrap() {
+        assert!(finding["evidence"][0].is_string() && finding["remedy"].is_string(), "{finding}");
+    }
+    let text = output(&["audit"]);
+    let says = String::from_utf8(text.stdout).unwrap();
+    let nothing = says.contains("\nNothing found");
+    assert_eq!(text.status.code(), Some(if nothing { 0 } else { 10 }), "{says}");
+}
+
 /// no-silent-trust: what was asked for by name is not replaced by something else.
 #[test]
 fn no_silent_trust_snp_and_tdx_are_not_built_yet() {
@@ -74,7 +95,7 @@ fn no_silent_trust_auto_never_runs_without_privacy() {
 
 #[test]
 fn output_that_cannot_be_written_is_an_error_not_a_panic() {
-    for args in [&["check"][..], &["check", "--json"], &["completions", "bash"]] {
+    for args in [&["check"][..], &["check", "--json"], &["audit"], &["audit", "--json"], &["completions", "bash"]] {
         let full = File::create("/dev/full").unwrap();
         let output = tenure(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}");
@@ -85,7 +106,7 @@ fn output_that_cannot_be_written_is_an_error_not_a_panic() {
 
 #[test]
 fn nothing_is_coloured_in_a_file() {
-    for args in [&["run", "--help"][..], &["run", "--memory", "0"], &["check"]] {
+    for args in [&["run", "--help"][..], &["run", "--memory", "0"], &["check"], &["audit"]] {
         let output = output(args);
         for text in [&output.stdout, &output.stderr] {
             assert!(!text.contains(&0x1b), "{args:?}: {}", String::from_utf8_lossy(text));
@@ -99,7 +120,7 @@ fn completions_know_commands_and_options() {
         let output = output(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
         let script = String::from_utf8(output.stdout).unwrap();
-        for word in ["check", "json", "virtio-console", "guise"] {
+        for word in ["check", "json", "virtio-console", "guise", "audit", "measure"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
@@ -112,9 +133,14 @@ fn completions_know_commands_and_options() {
 
 #[test]
 fn help_of_every_command_has_the_exit_codes() {
-    for args in
-        [&["--help"][..], &["check", "--help"], &["run", "--help"], &["prove", "--help"], &["completions", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["check", "--help"],
+        &["run", "--help"],
+        &["prove", "--help"],
+        &["audit", "--help"],
+        &["completions", "--help"],
+    ] {
         let help = String::from_utf8(output(args).stdout).unwrap();
         for code in tenure::exit::ExitCode::ALL {
             let row = format!("\n  {:<2} {}", code.code(), code.meaning());

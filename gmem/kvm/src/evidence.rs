@@ -1,7 +1,7 @@
-//! What this process still holds of any VM, read from `/proc/self`.
+//! What this process still holds of any VM, read from `/proc/self`, and the kernel's names for such things.
 //!
 //! Evidence for a teardown receipt: it looks at what the kernel says is open and mapped, not at what we think we
-//! closed. A VM is pinned by its own descriptor, by vCPU, device and stats descriptors, by guest_memfd descriptors and
+//! closed. The same names ([`recognise`]) tell an audit of other processes what it sees. A VM is pinned by its own descriptor, by vCPU, device and stats descriptors, by guest_memfd descriptors and
 //! by mappings of any of them (Linux 7.2, `virt/kvm/kvm_main.c` and `guest_memfd.c`).
 
 pub mod debugfs;
@@ -16,6 +16,19 @@ pub struct Held {
     pub name: String,
     /// Where: `fd 7`, or the mapped addresses.
     pub place: String,
+}
+
+/// Something that pins a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// The VM itself.
+    Vm,
+    /// A vCPU, or the mapping of its `kvm_run`.
+    Vcpu,
+    /// A guest_memfd.
+    GuestMemfd,
+    /// A device of the VM, or the statistics of it or of a vCPU.
+    Other,
 }
 
 /// Everything this process holds that pins a VM. A place that cannot be read counts as something held: what is not
@@ -59,18 +72,29 @@ fn mappings(maps: &str) -> Vec<Held> {
         .collect()
 }
 
-/// Whether a `/proc` link or mapping name is one of the kernel's names for something that pins a VM: `kvm-vm`,
-/// `kvm-vcpu:0`, `kvm-vm-stats`, `kvm-vcpu-stats:0`, `kvm-vfio` and other devices, `[kvm-gmem]`, `[guest_memfd]`.
-/// Those are names of no file system: an anonymous inode's, or bare.
 fn pins_a_vm(name: &str) -> bool {
+    recognise(name).is_some()
+}
+
+/// What pins a VM under this `/proc` link or mapping name, if anything does: `kvm-vm`, `kvm-vcpu:0`, `kvm-vm-stats`,
+/// `kvm-vcpu-stats:0`, `kvm-vfio` and other devices, `[kvm-gmem]`, `[guest_memfd]`. Those are names of no file system:
+/// an anonymous inode's, or bare.
+pub fn recognise(name: &str) -> Option<Object> {
     let bare = match name.strip_prefix("anon_inode:") {
         Some(bare) => bare.trim_start_matches('['),
-        None => match name.strip_prefix("/[") {
-            Some(bare) => bare,
-            None => return false,
-        },
+        None => name.strip_prefix("/[")?,
     };
-    ["kvm-", "kvm_", "guest_memfd"].iter().any(|known| bare.starts_with(known))
+    if ["guest_memfd", "kvm-gmem"].iter().any(|known| bare.starts_with(known)) {
+        Some(Object::GuestMemfd)
+    } else if bare == "kvm-vm" {
+        Some(Object::Vm)
+    } else if bare.starts_with("kvm-vcpu:") {
+        Some(Object::Vcpu)
+    } else if bare.starts_with("kvm-") || bare.starts_with("kvm_") {
+        Some(Object::Other)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +114,14 @@ mod tests {
         {
             assert!(!pins_a_vm(name), "{name}");
         }
+    }
+
+    #[test]
+    fn objects_are_told_apart() {
+        let objects = ["anon_inode:kvm-vm", "anon_inode:kvm-vcpu:12", "anon_inode:kvm-vcpu-stats:1"].map(recognise);
+        assert_eq!(objects, [Some(Object::Vm), Some(Object::Vcpu), Some(Object::Other)]);
+        let memory = ["anon_inode:[kvm-gmem]", "anon_inode:[guest_memfd]", "/[guest_memfd]", "/[kvm-gmem]"];
+        assert_eq!(memory.map(recognise), [Some(Object::GuestMemfd); 4]);
     }
 
     /// no-silent-trust: what cannot be looked at is not taken for nothing.

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "KVM takes host addresses and returns unions; see each block")]
 
 mod gmem_fd;
+pub mod inspect;
 mod vcpu;
 
 use std::collections::BTreeMap;

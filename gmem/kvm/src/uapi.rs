@@ -19,6 +19,9 @@ pub(crate) const KVM_HC_MAP_GPA_RANGE: u32 = 12;
 /// `st_blocks` is always 0 there.
 pub(crate) const SYS_CACHESTAT: libc::c_long = 451;
 
+/// `kcmp`: whether two descriptors are one open file (Linux `include/uapi/linux/kcmp.h`).
+pub(crate) const KCMP_FILE: libc::c_int = 0;
+
 /// `struct cachestat_range`.
 #[repr(C)]
 pub(crate) struct CacheStatRange {

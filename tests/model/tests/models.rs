@@ -7,13 +7,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::{Case, Verdict};
 use tenure_model::report::{self, Rows};
 use tenure_model::{document, suite};
-
-#[expect(dead_code, reason = "other test programs use the rest")]
-#[path = "../../lab/tests/common/harness.rs"]
-mod harness;
+use test_harness::{Case, Verdict};
 
 const CASES: [Case<()>; 8] = [
     Case { name: "binding", run: |()| check("binding") },
@@ -27,7 +23,7 @@ const CASES: [Case<()>; 8] = [
 ];
 
 fn main() -> ExitCode {
-    harness::main(&CASES, || Ok(()), |()| ())
+    test_harness::main(&CASES, || Ok(()), |()| ())
 }
 
 fn check(model: &str) -> Result<Verdict> {

@@ -1,9 +1,9 @@
 //! What the kernel itself says of this process's VMs.
 //!
-//! KVM has a directory in debugfs for each VM that exists, named by the process that made it and its descriptor
+//! KVM has a directory in debugfs for each VM that exists, named by the thread that made it and its descriptor
 //! (`kvm_create_vm_debugfs` in Linux 7.2, `virt/kvm/kvm_main.c`); it goes when the VM is destroyed, not when its
 //! descriptor is closed. So it shows a VM that something else still pins. Only root can look, and only where debugfs is
-//! mounted; the process's number is the one outside of all PID namespaces.
+//! mounted; the thread's number is the one outside of all PID namespaces. A VM whose thread has ended is not recognised.
 
 use std::fs;
 use std::io;
@@ -31,15 +31,27 @@ pub fn vms_of_this_process() -> KernelsList {
             reason: "this process has another number there: it is in a PID namespace".into(),
         };
     }
-    vms_in(Path::new(KVM_DEBUGFS), std::process::id())
+    match threads() {
+        Ok(threads) => vms_in(Path::new(KVM_DEBUGFS), &threads),
+        Err(error) => KernelsList::Unknown { reason: format!("/proc/self/task: {error}") },
+    }
 }
 
-fn vms_in(directory: &Path, pid: u32) -> KernelsList {
+/// The threads of this process, by number.
+fn threads() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc/self/task")?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().parse().unwrap_or(0))).collect()
+}
+
+fn vms_in(directory: &Path, threads: &[u32]) -> KernelsList {
     let list = || -> io::Result<Vec<String>> {
         let mut vms = Vec::new();
         for entry in fs::read_dir(directory)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.split_once('-').is_some_and(|(owner, _)| owner.parse() == Ok(pid)) {
+            if name
+                .split_once('-')
+                .is_some_and(|(owner, _)| owner.parse().is_ok_and(|thread| threads.contains(&thread)))
+            {
                 vms.push(name);
             }
         }
@@ -71,8 +83,8 @@ mod tests {
         }
         // Statistics of all VMs lie beside them.
         fs::write(root.path().join("exits"), "0").unwrap();
-        assert_eq!(vms_in(root.path(), 77), KernelsList::Vms(vec!["77-12".into(), "77-4".into()]));
-        assert_eq!(vms_in(root.path(), 8), KernelsList::Vms(Vec::new()));
+        assert_eq!(vms_in(root.path(), &[77]), KernelsList::Vms(vec!["77-12".into(), "77-4".into()]));
+        assert_eq!(vms_in(root.path(), &[8]), KernelsList::Vms(Vec::new()));
     }
 
     /// no-silent-trust: what cannot be looked at is not taken for nothing.
@@ -80,6 +92,6 @@ mod tests {
     fn no_silent_trust_unreadable_is_not_nothing() {
         let root = tempfile::tempdir().unwrap();
         let missing = root.path().join("kvm");
-        assert!(matches!(vms_in(&missing, 1), KernelsList::Unknown { reason } if reason.contains("No such file")));
+        assert!(matches!(vms_in(&missing, &[1]), KernelsList::Unknown { reason } if reason.contains("No such file")));
     }
 }

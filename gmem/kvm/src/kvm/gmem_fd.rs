@@ -4,14 +4,14 @@
 //! a close-on-exec descriptor whose number is above the VM's: a process that dies releases its highest descriptor
 //! first, so that even then pages go before the key. Nothing outside this crate can get at the number.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use gmem::PageCount;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::inspect;
 use crate::port::{CallError, KernelGmem};
-use crate::uapi::{self, CacheStat, CacheStatRange};
 
 /// A guest_memfd.
 #[derive(Debug)]
@@ -51,19 +51,7 @@ impl KernelGmem for KvmGmem {
     }
 
     fn allocated(&self) -> Result<PageCount, CallError> {
-        // A length of 0 means to the end of the file.
-        let range = CacheStatRange { offset: 0, len: 0 };
-        let mut stat = CacheStat::default();
-        // SAFETY: the system call reads one structure and writes the other; both are as the kernel declares them and
-        // live until it returns. The descriptor is ours.
-        let result = unsafe {
-            let no_flags: libc::c_uint = 0;
-            libc::syscall(uapi::SYS_CACHESTAT, self.file.as_raw_fd(), &raw const range, &raw mut stat, no_flags)
-        };
-        if result == 0 {
-            return Ok(PageCount::new(stat.cached_pages));
-        }
-        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-        Err(CallError::new("cachestat", "guest_memfd", errno))
+        inspect::allocated(self.file.as_fd())
+            .map_err(|error| CallError::new("cachestat", "guest_memfd", error.raw_os_error()))
     }
 }

@@ -18,6 +18,8 @@ pub(crate) const KERNEL: &str = "/guest/kernel";
 pub(crate) const INITRD: &str = "/guest/initrd";
 /// The case in `gmem/kvm`'s lifecycle tests, on the lab host.
 pub(crate) const LIFECYCLE: &str = "/bin/lifecycle";
+/// A process that holds VMs in ways an audit should find, on the lab host.
+pub(crate) const HOLD: &str = "/bin/hold";
 
 /// A lab host with everything on board.
 pub(crate) struct Bench {
@@ -39,6 +41,7 @@ impl Bench {
         let tenure = build("tenure", "tenure")?;
         let faulty = build("tenure-faulty", "tenure-faulty")?;
         let look = build("tenure-faulty", "look")?;
+        let hold = build("tenure-faulty", "hold")?;
         let init = build("test-guest", "test-guest")?;
         let lifecycle = lifecycle::build(&tenure)?;
         let scratch = tempfile::tempdir()?;
@@ -49,6 +52,7 @@ impl Bench {
             on_board(&tenure, "/bin/tenure"),
             on_board(&faulty, "/bin/tenure-faulty"),
             on_board(&look, "/bin/look"),
+            on_board(&hold, HOLD),
             on_board(&lifecycle, LIFECYCLE),
             on_board(&lab.kernel_image(), KERNEL),
             on_board(&initrd, INITRD),

@@ -3,6 +3,7 @@
 //! Law *pages-before-key*. Cases run one after the other on one lab host; after each run the trace, debugfs and the
 //! receipt are looked at. `TENURE_LONG_TESTS=1` kills a hundred times instead of twelve.
 
+mod audit;
 mod bench;
 mod ends;
 mod faults;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use bench::Bench;
 use test_harness::Case;
 
-const CASES: [Case<Bench>; 15] = [
+const CASES: [Case<Bench>; 18] = [
     Case { name: "pages_before_key_wrong_order_is_noticed", run: lifecycle::wrong_order_is_noticed },
     Case { name: "lifecycle_tests_pass_on_this_kernel", run: lifecycle::all_pass },
     Case { name: "pages_before_key_normal_end", run: ends::normal_end },
@@ -31,6 +32,9 @@ const CASES: [Case<Bench>; 15] = [
     Case { name: "pages_before_key_vcpu_thread_panics", run: faults::vcpu_thread_panics },
     Case { name: "pages_before_key_main_thread_panics", run: faults::main_thread_panics },
     Case { name: "bound_at_birth_descriptor_numbers", run: ends::descriptor_numbers },
+    Case { name: "audit_running_guests_are_no_finding", run: audit::running_guests_are_no_finding },
+    Case { name: "audit_what_is_inherited_is_found", run: audit::what_is_inherited_is_found },
+    Case { name: "audit_what_pins_without_running_is_found", run: audit::what_pins_without_running_is_found },
     Case { name: "pages_before_key_killed_at_random_moments", run: kills::at_random_moments },
     Case { name: "no_silent_trust_bad_input", run: input::bad_input },
     // Last: it is about all of them.
