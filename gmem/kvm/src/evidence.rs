@@ -1,8 +1,9 @@
 //! What this process still holds of any VM, read from `/proc/self`, and the kernel's names for such things.
 //!
 //! Evidence for a teardown receipt: it looks at what the kernel says is open and mapped, not at what we think we
-//! closed. The same names ([`recognise`]) tell an audit of other processes what it sees. A VM is pinned by its own descriptor, by vCPU, device and stats descriptors, by guest_memfd descriptors and
-//! by mappings of any of them (Linux 7.2, `virt/kvm/kvm_main.c` and `guest_memfd.c`).
+//! closed. The same names ([`recognise`]) tell an audit of other processes what it sees. A VM is pinned by its own
+//! descriptor, by vCPU, device and stats descriptors, by guest_memfd descriptors and by mappings of any of them (Linux
+//! 7.2, `virt/kvm/kvm_main.c` and `guest_memfd.c`).
 
 pub mod debugfs;
 
