@@ -1,0 +1,106 @@
+//! A guest's access to its memory, and faulting pages in beforehand.
+//!
+//! Specification: `kvm_mmu_faultin_pfn`, `kvm_gmem_get_pfn`, `kvm_vcpu_pre_fault_memory`. Which copy an access gets is
+//! decided by the frame's attribute alone: private ones come from the slot's guest_memfd, shared ones from its
+//! `userspace_addr`, or from the guest_memfd too if that one can be mapped. No stale mapping is ever used, so an access is
+//! decided by how things stand now.
+
+use super::host::{Access, Page};
+use super::slot::{Binding, MemorySlot};
+use super::{Model, VmId};
+use crate::kernel::Quirk;
+use crate::op::{Cpu, PAGE, PRIVATE};
+use crate::outcome::{Errno, Outcome};
+
+/// `KVM_EXIT_SHUTDOWN`
+const SHUTDOWN: u32 = 8;
+
+/// Why a frame has no page.
+enum Fault {
+    /// No slot, or a slot that refuses writes: the access is the VMM's to answer.
+    Mmio,
+    /// `KVM_EXIT_MEMORY_FAULT`, with its flags.
+    Memory(u64),
+    /// `userspace_addr` names nothing.
+    NoHostMemory,
+}
+
+impl Model {
+    /// The page that a guest's access to a frame gets, allocated if need be.
+    fn fault_in(&mut self, vm: VmId, frame: u64, access: Access) -> Result<Page, Fault> {
+        let private = self.machines[vm].private.contains(frame);
+        let slot = self.slot_of(vm, frame);
+        if private {
+            // Nothing private has a page elsewhere than in a guest_memfd.
+            let slot = slot.ok_or(Fault::Memory(PRIVATE))?;
+            return self.from_file(&slot, frame).ok_or(Fault::Memory(PRIVATE));
+        }
+        let slot = slot.ok_or(Fault::Mmio)?;
+        if slot.is_readonly() && access == Access::Write {
+            return Err(Fault::Mmio);
+        }
+        if slot.gmem_only && !self.kernel.has(Quirk::GuestUsesHostAddresses) {
+            return self.from_file(&slot, frame).ok_or(Fault::Memory(0));
+        }
+        self.reach(slot.hva.plus(slot.page_of(frame) * PAGE), access).ok_or(Fault::NoHostMemory)
+    }
+
+    /// `kvm_gmem_get_pfn`.
+    fn from_file(&mut self, slot: &MemorySlot, frame: u64) -> Option<Page> {
+        let Binding::Bound(file, first) = slot.binding else { return None };
+        let page = first + slot.page_of(frame);
+        self.memfds[file].allocated.entry(page).or_default();
+        Some(Page::File(file, page))
+    }
+
+    fn access(&mut self, cpu: Cpu, gpa: u64, access: Access) -> Result<Page, Outcome> {
+        let vm = self.cpus[cpu.index()].ok_or(Outcome::Failed(Errno::BADF))?;
+        self.fault_in(vm, gpa / PAGE, access).map_err(|fault| match fault {
+            Fault::Mmio => Outcome::Mmio,
+            Fault::Memory(flags) => {
+                Outcome::MemoryFault { errno: Errno::FAULT, flags, gpa: gpa & !(PAGE - 1), size: PAGE }
+            }
+            Fault::NoHostMemory if self.kernel.has(Quirk::GuestUsesHostAddresses) => {
+                Outcome::Exit { reason: SHUTDOWN, errno: Errno::NONE }
+            }
+            Fault::NoHostMemory => Outcome::Failed(Errno::FAULT),
+        })
+    }
+
+    pub(super) fn guest_read(&mut self, cpu: Cpu, gpa: u64) -> Outcome {
+        match self.access(cpu, gpa, Access::Read) {
+            Ok(page) => Outcome::Value(u64::from(self.load(page, gpa % PAGE))),
+            Err(outcome) => outcome,
+        }
+    }
+
+    pub(super) fn guest_write(&mut self, cpu: Cpu, gpa: u64, value: u8) -> Outcome {
+        match self.access(cpu, gpa, Access::Write) {
+            Ok(page) => {
+                self.store(page, gpa % PAGE, value);
+                Outcome::Done
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// `KVM_PRE_FAULT_MEMORY`: the bytes that are left, or why not one page could be had.
+    pub(super) fn prefault(&mut self, cpu: Cpu, gpa: u64, size: u64, flags: u64) -> Result<u64, Errno> {
+        let vm = self.cpus[cpu.index()].ok_or(Errno::BADF)?;
+        if flags != 0 {
+            return Err(Errno::INVAL);
+        }
+        if gpa % PAGE != 0 || size % PAGE != 0 || size == 0 || gpa.checked_add(size).is_none() {
+            return Err(Errno::INVAL);
+        }
+        for done in (0..size).step_by(4096) {
+            let errno = match self.fault_in(vm, (gpa + done) / PAGE, Access::Read) {
+                Ok(_) => continue,
+                Err(Fault::Mmio) => Errno::NOENT,
+                Err(Fault::Memory(_) | Fault::NoHostMemory) => Errno::FAULT,
+            };
+            return if done == 0 { Err(errno) } else { Ok(size - done) };
+        }
+        Ok(0)
+    }
+}
