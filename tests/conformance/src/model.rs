@@ -201,6 +201,28 @@ impl Model {
         self.cpus[cpu.index()].is_some()
     }
 
+    /// Numbers and first and last addresses of a VM's slots.
+    #[must_use]
+    pub fn slots_of(&self, vm: Vm) -> Vec<(u32, u64, u64)> {
+        let Some(id) = self.vms[vm.index()] else { return Vec::new() };
+        self.slots_of_machine(id)
+    }
+
+    /// The same of a vCPU's VM.
+    #[must_use]
+    pub fn slots_of_cpu(&self, cpu: Cpu) -> Vec<(u32, u64, u64)> {
+        let Some(id) = self.cpus[cpu.index()] else { return Vec::new() };
+        self.slots_of_machine(id)
+    }
+
+    fn slots_of_machine(&self, id: VmId) -> Vec<(u32, u64, u64)> {
+        let ends = |(number, slot): (&u32, &MemorySlot)| {
+            let frames = slot.frames();
+            (*number, frames.start * PAGE, frames.end * PAGE - 1)
+        };
+        self.machines[id].slots.iter().map(ends).collect()
+    }
+
     /// Whether something is mapped in a window.
     #[must_use]
     pub fn is_mapped(&self, map: Map) -> bool {

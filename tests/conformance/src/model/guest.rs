@@ -12,9 +12,6 @@ use crate::kernel::Quirk;
 use crate::op::{Cpu, PAGE, PRIVATE};
 use crate::outcome::{Errno, Outcome};
 
-/// `KVM_EXIT_SHUTDOWN`
-const SHUTDOWN: u32 = 8;
-
 /// Why a frame has no page.
 enum Fault {
     /// No slot, or a slot that refuses writes: the access is the VMM's to answer.
@@ -60,9 +57,7 @@ impl Model {
             Fault::Memory(flags) => {
                 Outcome::MemoryFault { errno: Errno::FAULT, flags, gpa: gpa & !(PAGE - 1), size: PAGE }
             }
-            Fault::NoHostMemory if self.kernel.has(Quirk::GuestUsesHostAddresses) => {
-                Outcome::Exit { reason: SHUTDOWN, errno: Errno::NONE }
-            }
+            Fault::NoHostMemory if self.kernel.has(Quirk::GuestUsesHostAddresses) => Outcome::Mmio,
             Fault::NoHostMemory => Outcome::Failed(Errno::FAULT),
         })
     }

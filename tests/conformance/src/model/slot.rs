@@ -42,7 +42,7 @@ pub(super) struct MemorySlot {
 }
 
 impl MemorySlot {
-    fn frames(&self) -> Range<u64> {
+    pub(super) fn frames(&self) -> Range<u64> {
         self.first..self.first + self.pages
     }
 

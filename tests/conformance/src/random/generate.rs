@@ -69,7 +69,7 @@ impl Generator {
         loop {
             let Some(register) = new(self.random.u8(..count)) else { continue };
             // Now and then one that is closed.
-            if is_there(&self.model, &register) || self.one_in(6) {
+            if is_there(&self.model, &register) || self.one_in(20) {
                 return register;
             }
         }
@@ -125,15 +125,38 @@ impl Generator {
         if self.one_in(10) { BORDER + self.random.u64(..8) * PAGE } else { BASE + self.random.u64(..PAGES) * PAGE }
     }
 
+    /// An address that most often some slot of the guest's has.
+    fn gpa_of(&mut self, cpu: Cpu) -> u64 {
+        let slots = self.model.slots_of_cpu(cpu);
+        if slots.is_empty() || self.one_in(8) {
+            return self.gpa();
+        }
+        let (_, first, last) = self.one_of(&slots);
+        // Few pages, so that they are met again.
+        let pages = ((last - first) / PAGE + 1).min(6);
+        let page = first + self.random.u64(..pages) * PAGE;
+        if page < BASE { self.gpa() } else { page }
+    }
+
+    /// Where attributes matter.
+    fn gpa_in(&mut self, vm: Vm) -> u64 {
+        let slots = self.model.slots_of(vm);
+        if slots.is_empty() || self.one_in(3) {
+            return self.gpa();
+        }
+        let (_, first, last) = self.one_of(&slots);
+        first + self.random.u64(..((last - first) / PAGE + 1).min(6)) * PAGE
+    }
+
     fn byte_of_page(&mut self) -> u64 {
         self.one_of(&[0, 0, 0, 0x7ff, PAGE - 1])
     }
 
     fn place(&mut self) -> Place {
         let offset = self.random.u64(..PAGES) * PAGE;
-        match self.random.u32(..12) {
+        match self.random.u32(..20) {
             0 => Place::Raw(0),
-            1..=5 => Place::Map(self.window(), self.random.u64(..6) * PAGE),
+            1..=7 => Place::Map(self.window(), self.random.u64(..6) * PAGE),
             _ => Place::Plain(self.any(Plain::COUNT, Plain::new), offset),
         }
     }
@@ -157,7 +180,7 @@ impl Generator {
 
     fn op(&mut self, position: usize) -> Op {
         let op = if position < 6 { self.beginning(position) } else { self.anything() };
-        if self.one_in(10) { self.spoil(op) } else { op }
+        if position > 0 && self.one_in(10) { self.spoil(op) } else { op }
     }
 
     /// Most sequences begin with what all others need.
@@ -208,9 +231,18 @@ impl Generator {
                 let offset = self.byte_of_page();
                 Op::HostWrite(self.place().plus(offset), self.random.u8(1..))
             }
-            88..100 => Op::GuestRead(self.cpu(), self.gpa() + self.byte_of_page()),
-            100..112 => Op::GuestWrite(self.cpu(), self.gpa() + self.byte_of_page(), self.random.u8(1..)),
-            112..117 => Op::Prefault { cpu: self.cpu(), gpa: self.gpa(), size: self.bytes(), flags: 0 },
+            88..100 => {
+                let cpu = self.cpu();
+                Op::GuestRead(cpu, self.gpa_of(cpu) + self.byte_of_page())
+            }
+            100..112 => {
+                let cpu = self.cpu();
+                Op::GuestWrite(cpu, self.gpa_of(cpu) + self.byte_of_page(), self.random.u8(1..))
+            }
+            112..117 => {
+                let cpu = self.cpu();
+                Op::Prefault { cpu, gpa: self.gpa_of(cpu), size: self.bytes(), flags: 0 }
+            }
             117..122 => Op::Pages(self.file()),
             122..124 => Op::Alive(self.any(Vm::COUNT, Vm::new)),
             _ => Op::Try(self.file(), self.one_of(&CALLS)),
@@ -261,13 +293,19 @@ impl Generator {
     }
 
     fn delete_slot(&mut self) -> Op {
-        let id = self.random.u32(..SLOTS);
+        let vm = self.vm();
+        let mut id = self.random.u32(..SLOTS);
+        let slots = self.model.slots_of(vm);
+        if !slots.is_empty() && !self.one_in(3) {
+            id = self.one_of(&slots).0;
+        }
         let slot = Slot { id, flags: 0, gpa: 0, size: 0, hva: Place::Raw(0), gmem: Descriptor::Bad, offset: 0 };
-        Op::SetSlot { vm: self.vm(), slot }
+        Op::SetSlot { vm, slot }
     }
 
     fn set_attributes(&mut self) -> Op {
-        let (vm, gpa, size) = (self.vm(), self.gpa(), self.bytes());
+        let vm = self.vm();
+        let (gpa, size) = (self.gpa_in(vm), self.bytes());
         let attributes = self.one_of(&[PRIVATE, PRIVATE, 0]);
         Op::SetAttributes { vm, gpa, size, attributes, flags: 0 }
     }
