@@ -105,11 +105,23 @@ pub enum Quirk {
     FileOverlapIsInvalid,
     /// A guest's access goes through `userspace_addr` even if its slot's guest_memfd can be mapped.
     GuestUsesHostAddresses,
+    /// A guest_memfd mapped for execution is ENODEV, as any other of its mappings, instead of EPERM.
+    MountAllowsExecution,
+    /// A frame without a slot that a guest has accessed stays MMIO when it is made private, until slots change.
+    MmioIsRemembered,
+    /// Prefaulting never ends on a vCPU that ran before a slot was deleted or moved, until it has run again (VM type 0).
+    PrefaultHangsAfterZap,
 }
 
 impl Quirk {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::FileOverlapIsInvalid, Self::GuestUsesHostAddresses];
+    pub const ALL: [Self; 5] = [
+        Self::FileOverlapIsInvalid,
+        Self::GuestUsesHostAddresses,
+        Self::MountAllowsExecution,
+        Self::MmioIsRemembered,
+        Self::PrefaultHangsAfterZap,
+    ];
 
     /// Whether a kernel is known to have it.
     #[must_use]
@@ -117,6 +129,9 @@ impl Quirk {
         match self {
             Self::FileOverlapIsInvalid => identity.version() < (7, 0),
             Self::GuestUsesHostAddresses => identity.module == "kvm_pvm",
+            Self::MountAllowsExecution => identity.version() < (6, 18),
+            Self::MmioIsRemembered => identity.is_upstream(),
+            Self::PrefaultHangsAfterZap => identity.version() < (6, 16),
         }
     }
 
@@ -129,6 +144,16 @@ impl Quirk {
             }
             Self::GuestUsesHostAddresses => {
                 "a guest's access goes through userspace_addr even where the slot's guest_memfd can be mapped"
+            }
+            Self::MountAllowsExecution => "mmap with PROT_EXEC: ENODEV, since a later version EPERM",
+            Self::MmioIsRemembered => {
+                "a frame without a slot that a guest has accessed stays MMIO after it is made private, until any slot of the \
+                 VM changes; after that, private or not, it is a memory fault that says shared, even with a slot and a \
+                 guest_memfd: KVM_SET_MEMORY_ATTRIBUTES invalidates what is mapped, which a remembered MMIO address is not"
+            }
+            Self::PrefaultHangsAfterZap => {
+                "KVM_PRE_FAULT_MEMORY loops until a signal on a vCPU that ran before a slot of its VM (type 0) was deleted or \
+                 moved and has not run since: obsolete page tables are given up by KVM_RUN only"
             }
         }
     }

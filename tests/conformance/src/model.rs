@@ -49,6 +49,14 @@ impl Contents {
     }
 }
 
+/// `struct kvm_vcpu`.
+#[derive(Clone, Copy, Debug)]
+struct Vcpu {
+    vm: VmId,
+    /// How often all page tables were given up when it last looked; `None` if it never ran.
+    tables: Option<u64>,
+}
+
 /// `struct kvm`.
 #[derive(Clone, Debug)]
 struct Machine {
@@ -58,6 +66,14 @@ struct Machine {
     slots: BTreeMap<u32, MemorySlot>,
     /// Frames with the attribute PRIVATE, slot or not.
     private: Frames,
+    /// How often slots were changed.
+    generation: u64,
+    /// Frames that were found to have no slot, and at which generation. See
+    /// [`Quirk::MmioIsRemembered`](crate::kernel::Quirk).
+    mmio: BTreeMap<u64, u64>,
+    /// How often all page tables of the guest's memory were given up. See
+    /// [`Quirk::PrefaultHangsAfterZap`](crate::kernel::Quirk).
+    zaps: u64,
     /// vCPU numbers stay taken when the descriptor is closed.
     cpus_made: BTreeSet<Cpu>,
 }
@@ -85,7 +101,7 @@ pub struct Model {
     /// The VM that a register held last.
     last_vms: [Option<VmId>; Vm::COUNT as usize],
     files: [Option<FileId>; File::COUNT as usize],
-    cpus: [Option<VmId>; Cpu::COUNT as usize],
+    cpus: [Option<Vcpu>; Cpu::COUNT as usize],
     maps: [Option<Mapping>; Map::COUNT as usize],
     plain: [BTreeMap<u64, Contents>; Plain::COUNT as usize],
 }
@@ -174,12 +190,18 @@ impl Model {
             Op::HostWrite(place, value) => self.host_write(place, value).into(),
             Op::GuestRead(cpu, gpa) => self.guest_read(cpu, gpa),
             Op::GuestWrite(cpu, gpa, value) => self.guest_write(cpu, gpa, value),
-            Op::Prefault { cpu, gpa, size, flags } => self.prefault(cpu, gpa, size, flags).into(),
+            Op::Prefault { cpu, gpa, size, flags } => self.prefault(cpu, gpa, size, flags),
             Op::Pages(file) => self.allocated(file).into(),
             Op::Alive(vm) => self.alive(vm),
             Op::Capability { vm, number } => self.capability(vm, number).into(),
             Op::Try(file, call) => self.try_call(file, call).into(),
         }
+    }
+
+    /// Whether an operation is known not to come back until it is interrupted.
+    #[must_use]
+    pub fn hangs(&self, op: &Op) -> bool {
+        matches!(op, Op::Prefault { cpu, .. } if self.prefault_hangs(*cpu))
     }
 
     /// Whether a register holds a VM's descriptor.
@@ -211,8 +233,8 @@ impl Model {
     /// The same of a vCPU's VM.
     #[must_use]
     pub fn slots_of_cpu(&self, cpu: Cpu) -> Vec<(u32, u64, u64)> {
-        let Some(id) = self.cpus[cpu.index()] else { return Vec::new() };
-        self.slots_of_machine(id)
+        let Some(vcpu) = self.cpus[cpu.index()] else { return Vec::new() };
+        self.slots_of_machine(vcpu.vm)
     }
 
     fn slots_of_machine(&self, id: VmId) -> Vec<(u32, u64, u64)> {

@@ -21,7 +21,7 @@ pub use generate::sequence;
 pub use shrink::shrink;
 
 /// Operations in a sequence, at most.
-pub const SEQUENCE: usize = 60;
+pub const SEQUENCE: usize = 100;
 
 /// What is compared with the model.
 pub trait Subject {
@@ -96,6 +96,8 @@ pub struct Summary {
     pub seconds: f64,
     /// How often each kind of operation got each answer; values are left out.
     pub answers: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How long each kind of operation took, in microseconds; ending a sequence counts, too.
+    pub microseconds: BTreeMap<String, u64>,
     /// Where the kernel and the model disagree.
     pub differences: Vec<Difference>,
 }
@@ -104,15 +106,19 @@ pub struct Summary {
 #[derive(Debug)]
 struct Compared {
     lines: Vec<(Op, Outcome)>,
-    /// The last of the lines, and what the model says, if they disagree.
+    times: Vec<(&'static str, Duration)>,
+    /// What the model says of the last of the lines, if they disagree.
     expected: Option<String>,
+    /// What is the same of two disagreements that have one reason.
+    signature: Option<String>,
 }
 
 /// Runs a sequence on both; stops where they disagree.
 fn compare(subject: &mut impl Subject, kernel: &Kernel, ops: &[Op]) -> Compared {
     let mut model = Model::new(kernel.clone());
     let mut lines = Vec::with_capacity(ops.len());
-    let mut expected = None;
+    let (mut expected, mut signature) = (None, None);
+    let mut times = Vec::with_capacity(ops.len() + 1);
     for op in ops {
         if !model.applicable(op) {
             continue;
@@ -122,17 +128,22 @@ fn compare(subject: &mut impl Subject, kernel: &Kernel, ops: &[Op]) -> Compared 
             expected = Some(format!("(the model itself is wrong: {broken})"));
             break;
         }
+        let started = Instant::now();
         let Some(outcome) = subject.apply(op) else { continue };
+        times.push((op.kind(), started.elapsed()));
         lines.push((*op, outcome));
         if outcome != should {
+            signature = Some(format!("{}: {} instead of {}", op.kind(), class(outcome), class(should)));
             expected = Some(should.to_string());
             break;
         }
     }
+    let started = Instant::now();
     if let (Err(left), None) = (subject.reset(), &expected) {
         expected = Some(format!("nothing left; {left}"));
     }
-    Compared { lines, expected }
+    times.push(("end of sequence", started.elapsed()));
+    Compared { lines, times, expected, signature }
 }
 
 /// The lines of a comparison, as text.
@@ -169,7 +180,7 @@ pub fn run(
     kernel: &Kernel,
     seed: u64,
     limits: Limits,
-    mut progress: impl FnMut(&Summary),
+    mut progress: impl FnMut(&Summary, &str),
 ) -> Summary {
     let started = Instant::now();
     let mut told = started;
@@ -184,15 +195,24 @@ pub fn run(
             let answers = summary.answers.entry(op.kind().to_owned()).or_default();
             *answers.entry(class(*outcome)).or_default() += 1;
         }
+        for (kind, time) in &compared.times {
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            *summary.microseconds.entry((*kind).to_owned()).or_default() += micros;
+        }
         if compared.expected.is_some() {
-            let small = shrink(&ops, |ops| compare(subject, kernel, ops).expected.is_some());
+            progress(&summary, &format!("seed {seed}: {}", compared.signature.as_deref().unwrap_or("something is left")));
+            // Another disagreement must not take its place.
+            let small = shrink(&ops, |ops| {
+                let again = compare(subject, kernel, ops);
+                again.expected.is_some() && again.signature == compared.signature
+            });
             let lines = replay(subject, kernel, &small);
             summary.differences.push(Difference { seed, found_in: ops.len(), lines });
         }
         summary.seconds = started.elapsed().as_secs_f64();
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
-            progress(&summary);
+            progress(&summary, "");
         }
     }
     summary

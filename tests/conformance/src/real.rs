@@ -18,7 +18,7 @@ use crate::op::{
     Vm, WINDOW_BYTES,
 };
 use crate::outcome::{Errno, Outcome};
-use crate::sys::{self, Address, Arena, NO_FD, Probe, Region};
+use crate::sys::{self, Address, Arena, Cpuid, NO_FD, Probe, Region};
 use guest::Guest;
 
 pub use probe::probe;
@@ -59,12 +59,15 @@ pub struct Real {
     null: OwnedFd,
     arena: Arena,
     bytes: Probe,
+    cpuid: Cpuid,
     vms: [Option<OpenVm>; Vm::COUNT as usize],
     /// debugfs' name of what a register held last.
     last_vms: [Option<String>; Vm::COUNT as usize],
     files: [Option<OwnedFd>; File::COUNT as usize],
     cpus: [Option<Guest>; Cpu::COUNT as usize],
     mapped: [Option<u64>; Map::COUNT as usize],
+    /// Whether every operation is told before it is done, for kernels that do not come back from one.
+    trace: bool,
     /// Numbers of closed VMs, kept busy: debugfs names a VM by process and number, and it may live on.
     busy: Vec<OwnedFd>,
 }
@@ -99,9 +102,9 @@ impl Real {
         arena.map_anonymous(STUB_WINDOW, STUB_BYTES).map_err(own("the guest's code"))?;
         arena.fill(STUB_WINDOW, 0, &guest::image());
         let real = Self {
-            kvm,
             null,
             arena,
+            cpuid: Cpuid::supported(kvm.as_fd()).map_err(own("KVM_GET_SUPPORTED_CPUID"))?,
             bytes: Probe::new().map_err(own("a pipe"))?,
             vms: Default::default(),
             last_vms: Default::default(),
@@ -109,9 +112,16 @@ impl Real {
             cpus: Default::default(),
             mapped: Default::default(),
             busy: Vec::new(),
+            trace: false,
+            kvm,
         };
         real.fresh_memory()?;
         Ok(real)
+    }
+
+    /// Has every operation told on standard error before it is done.
+    pub fn trace(&mut self) {
+        self.trace = true;
     }
 
     fn fresh_memory(&self) -> Result<(), Error> {
@@ -161,6 +171,9 @@ impl Real {
 
     /// Does it. `None`: it must not be done, see [`crate::model::Model::applicable`].
     pub fn apply(&mut self, op: &Op) -> Option<Outcome> {
+        if self.trace {
+            eprintln!("{op}");
+        }
         Some(match *op {
             Op::CreateVm { vm, vm_type } => self.create_vm(vm, vm_type).into(),
             Op::CloseVm(vm) => self.close_vm(vm).into(),
@@ -201,7 +214,8 @@ impl Real {
             Op::GuestRead(cpu, gpa) => self.guest_access(cpu, guest::Access::Read, gpa),
             Op::GuestWrite(cpu, gpa, value) => self.guest_access(cpu, guest::Access::Write(value), gpa),
             Op::Prefault { cpu, gpa, size, flags } => {
-                self.cpus[cpu.index()].as_ref().ok_or(Errno::BADF).and_then(|cpu| cpu.prefault(gpa, size, flags)).into()
+                let cpu = self.cpus[cpu.index()].as_ref();
+                cpu.map_or(Outcome::Failed(Errno::BADF), |cpu| cpu.prefault(gpa, size, flags))
             }
             Op::Pages(file) => sys::cachestat(self.file_number(file)).into(),
             Op::Alive(vm) => self.alive(vm),
@@ -237,7 +251,7 @@ impl Real {
             sys::set_region(open.fd.as_raw_fd(), &none)?;
             open.has_stub = true;
         }
-        let guest = Guest::create(self.kvm.as_fd(), open.fd.as_raw_fd(), cpu)?;
+        let guest = Guest::create(self.kvm.as_fd(), open.fd.as_raw_fd(), cpu, &self.cpuid)?;
         self.cpus[cpu.index()] = Some(guest);
         Ok(())
     }
@@ -308,6 +322,9 @@ impl Real {
 
     /// Closes everything. What the kernel then still shows of it is the error.
     pub fn reset(&mut self) -> Result<(), String> {
+        if self.trace {
+            eprintln!("# end of sequence");
+        }
         self.cpus = Default::default();
         for map in Map::all() {
             if let Some(len) = self.mapped[map.index()].take() {

@@ -24,6 +24,8 @@ use crate::outcome::Errno;
 const CREATE_VM: c_ulong = 0xae01;
 const CHECK_EXTENSION: c_ulong = 0xae03;
 const GET_VCPU_MMAP_SIZE: c_ulong = 0xae04;
+const GET_SUPPORTED_CPUID: c_ulong = 0xc008_ae05;
+const SET_CPUID2: c_ulong = 0x4008_ae90;
 const CREATE_VCPU: c_ulong = 0xae41;
 const SET_USER_MEMORY_REGION: c_ulong = 0x4020_ae46;
 const SET_USER_MEMORY_REGION2: c_ulong = 0x40a0_ae49;
@@ -199,7 +201,11 @@ impl Arena {
         let len = Self::length(len)?;
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
         // SAFETY: replaces a part of the arena, which nothing of Rust's refers to.
-        unsafe { rustix::mm::mmap_anonymous(self.pointer(window), len, access, flags) }.map(drop).map_err(of_rustix)
+        unsafe { rustix::mm::mmap_anonymous(self.pointer(window), len, access, flags) }.map_err(of_rustix)?;
+        // Whether pages are large is no part of what is asked. A kernel without large pages refuses this.
+        // SAFETY: as above; contents stay.
+        let _ = unsafe { rustix::mm::madvise(self.pointer(window), len, Advice::LinuxNoHugepage) };
+        Ok(())
     }
 
     /// A file in a window, in place of what was there.
@@ -295,6 +301,26 @@ impl Probe {
     }
 }
 
+/// What a guest may be told of its processor: `struct kvm_cpuid2` with as many entries as there may be.
+#[derive(Debug)]
+pub(crate) struct Cpuid(Box<CpuidEntries>);
+
+#[repr(C)]
+#[derive(Debug, Clone)]
+struct CpuidEntries {
+    count: u32,
+    padding: u32,
+    entries: [[u32; 10]; 256],
+}
+
+impl Cpuid {
+    pub(crate) fn supported(kvm: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let mut all = Box::new(CpuidEntries { count: 256, padding: 0, entries: [[0; 10]; 256] });
+        ioctl_structure(kvm.as_raw_fd(), GET_SUPPORTED_CPUID, &mut *all)?;
+        Ok(Self(all))
+    }
+}
+
 /// A vCPU with its `kvm_run`.
 #[derive(Debug)]
 pub(crate) struct Vcpu {
@@ -316,6 +342,10 @@ impl Vcpu {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    pub(crate) fn set_cpuid(&self, cpuid: &Cpuid) -> Result<(), Errno> {
+        ioctl_structure(self.fd.as_raw_fd(), SET_CPUID2, &mut *cpuid.0.clone()).map(drop)
     }
 
     pub(crate) fn sregs(&self) -> Result<kvm_sregs, Errno> {
@@ -342,11 +372,13 @@ impl Vcpu {
         ioctl_number(self.fd.as_raw_fd(), SMI, 0).map(drop)
     }
 
-    /// `KVM_PRE_FAULT_MEMORY`; the bytes that are left.
-    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Result<u64, Errno> {
+    /// `KVM_PRE_FAULT_MEMORY`; the bytes that are left. Interrupted after `seconds`.
+    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64, seconds: u32) -> Result<u64, Errno> {
         let mut raw = kvm_pre_fault_memory { gpa, size, flags, ..Default::default() };
-        ioctl_structure(self.fd.as_raw_fd(), PRE_FAULT_MEMORY, &mut raw)?;
-        Ok(raw.size)
+        alarm(seconds);
+        let result = ioctl_structure(self.fd.as_raw_fd(), PRE_FAULT_MEMORY, &mut raw);
+        alarm(0);
+        result.map(|_| raw.size)
     }
 
     /// Enters the guest; interrupted after `seconds`.

@@ -4,6 +4,7 @@
 //! the VM. What the host can reach is what `userspace_addr` of a slot can reach.
 
 use super::{FileId, Model};
+use crate::kernel::Quirk;
 use crate::op::{
     Advice, File, INIT_SHARED, KEEP_SIZE, MMAP, Map, PAGE, PUNCH_HOLE, Place, Plain, Protection, Sharing, WINDOW_BYTES,
 };
@@ -51,7 +52,7 @@ impl Model {
             return Err(Errno::INVAL);
         }
         // Its file system is mounted without execution.
-        if protection == Protection::Exec {
+        if protection == Protection::Exec && !self.kernel.has(Quirk::MountAllowsExecution) {
             return Err(Errno::PERM);
         }
         if self.memfds[id].flags & MMAP == 0 {

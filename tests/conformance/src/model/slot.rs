@@ -127,7 +127,10 @@ impl Model {
 
         // 4. Size 0 deletes; what else is said counts for nothing.
         if slot.size == 0 {
-            return self.machines[id].slots.remove(&slot.id).map(drop).ok_or(Errno::INVAL);
+            self.machines[id].slots.remove(&slot.id).ok_or(Errno::INVAL)?;
+            self.slots_changed(id, address_space);
+            self.zap_all(id);
+            return Ok(());
         }
 
         // 5. What exists cannot be given a file, nor changed much.
@@ -151,6 +154,9 @@ impl Model {
             if old.first == new.first {
                 // Nothing new, or dirty logging only.
                 self.machines[id].slots.insert(slot.id, new);
+                if toggled != 0 {
+                    self.slots_changed(id, address_space);
+                }
                 return Ok(());
             }
         }
@@ -171,7 +177,26 @@ impl Model {
             return Err(Errno::INVAL);
         }
         self.machines[id].slots.insert(slot.id, MemorySlot { binding, gmem_only, ..new });
+        self.slots_changed(id, address_space);
+        if old.is_some() {
+            // It was moved.
+            self.zap_all(id);
+        }
         Ok(())
+    }
+
+    /// A slot is gone from where it was: VMs of type 0 give up all page tables.
+    fn zap_all(&mut self, id: VmId) {
+        if self.machines[id].vm_type == 0 {
+            self.machines[id].zaps += 1;
+        }
+    }
+
+    /// What was learnt of frames without a slot is out of date.
+    fn slots_changed(&mut self, id: VmId, address_space: u32) {
+        if address_space == 0 {
+            self.machines[id].generation += 1;
+        }
     }
 
     /// `kvm_gmem_bind`: the binding, and whether shared faults go to the file as well.

@@ -3,7 +3,7 @@
 //! A VM lives as long as its descriptor, its vCPUs' and its guest_memfds (files, by descriptors and mappings). A slot
 //! keeps nothing alive, and nothing keeps a slot's file.
 
-use super::{Machine, Model, VmId};
+use super::{Machine, Model, Vcpu, VmId};
 use crate::op::{Cpu, Vm};
 use crate::outcome::{Errno, Outcome};
 
@@ -19,6 +19,9 @@ impl Model {
             references: 1,
             slots: Default::default(),
             private: Default::default(),
+            generation: 0,
+            mmio: Default::default(),
+            zaps: 0,
             cpus_made: Default::default(),
         });
         self.vms[vm.index()] = Some(id);
@@ -39,13 +42,13 @@ impl Model {
             return Err(Errno::EXIST);
         }
         self.machines[id].references += 1;
-        self.cpus[cpu.index()] = Some(id);
+        self.cpus[cpu.index()] = Some(Vcpu { vm: id, tables: None });
         Ok(())
     }
 
     pub(super) fn close_cpu(&mut self, cpu: Cpu) -> Result<(), Errno> {
-        let id = self.cpus[cpu.index()].take().ok_or(Errno::BADF)?;
-        self.put_vm(id);
+        let vcpu = self.cpus[cpu.index()].take().ok_or(Errno::BADF)?;
+        self.put_vm(vcpu.vm);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use kvm_bindings::{
 
 use crate::op::{Cpu, GUEST_GIGABYTE, PAGE, STUB_BYTES, STUB_GPA};
 use crate::outcome::{Errno, Outcome};
-use crate::sys::Vcpu;
+use crate::sys::{Cpuid, Vcpu};
 
 const CODE: [u8; 22] = [
     0x48, 0x8b, 0x3b, // start: mov rdi, [rbx]          the address
@@ -30,7 +30,7 @@ const MAILBOXES: u64 = 0x100;
 /// What a read of no memory gets.
 const MMIO_ANSWER: u8 = 0x5a;
 /// Long enough for an emulated machine under load; only a hang reaches it.
-const PATIENCE_SECONDS: u32 = 20;
+const PATIENCE_SECONDS: u32 = 4;
 /// Interruptions that are no hang: other signals, or the kernel asking to try again.
 const RETRIES: usize = 16;
 
@@ -88,8 +88,9 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn create(kvm: BorrowedFd<'_>, vm: RawFd, id: Cpu) -> Result<Self, Errno> {
+    pub(crate) fn create(kvm: BorrowedFd<'_>, vm: RawFd, id: Cpu, cpuid: &Cpuid) -> Result<Self, Errno> {
         let vcpu = Vcpu::create(kvm, vm, u32::try_from(id.index()).unwrap_or(0))?;
+        vcpu.set_cpuid(cpuid)?;
         let sregs = long_mode(vcpu.sregs()?);
         let guest = Self { vcpu, id, sregs };
         guest.start_over()?;
@@ -112,8 +113,12 @@ impl Guest {
         self.vcpu.set_regs(kvm_regs { rip: STUB_GPA, rbx, rflags: 2, ..Default::default() })
     }
 
-    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Result<u64, Errno> {
-        self.vcpu.prefault(gpa, size, flags)
+    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Outcome {
+        match self.vcpu.prefault(gpa, size, flags, PATIENCE_SECONDS) {
+            // Nobody else sends signals to this program.
+            Err(Errno::INTR) => Outcome::Hang,
+            result => result.into(),
+        }
     }
 
     /// Has the guest do what its mailbox says.
