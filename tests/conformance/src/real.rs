@@ -72,6 +72,16 @@ pub struct Real {
     busy: Vec<OwnedFd>,
 }
 
+/// Where guests are told what to do.
+#[derive(Debug)]
+pub(crate) struct Mailbox(Arena);
+
+impl Mailbox {
+    pub(crate) fn put(&self, guest: &Guest, access: guest::Access, gpa: u64) {
+        self.0.fill(STUB_WINDOW, guest.mailbox_offset(), &guest::mailbox(access, gpa));
+    }
+}
+
 const PLAIN_WINDOWS: u64 = Plain::COUNT as u64;
 const STUB_WINDOW: u64 = PLAIN_WINDOWS + Map::COUNT as u64;
 
@@ -145,6 +155,27 @@ impl Real {
 
     pub(crate) fn cpu(&mut self, cpu: Cpu) -> Option<&mut Guest> {
         self.cpus[cpu.index()].as_mut()
+    }
+
+    /// Takes a vCPU away, with what is needed to talk to its guest from another thread.
+    pub(crate) fn take_cpu(&mut self, cpu: Cpu) -> Option<(Guest, Mailbox)> {
+        let guest = self.cpus[cpu.index()].take()?;
+        Some((guest, Mailbox(self.arena.clone())))
+    }
+
+    /// The beginning of a window with ordinary memory.
+    pub(crate) fn plain_address(&self, plain: Plain) -> Address {
+        self.arena.address(plain_window(plain), 0)
+    }
+
+    /// Reads a byte of a mapping; an exit code.
+    pub(crate) fn touch(&self, map: Map, offset: u64) -> i32 {
+        self.arena.touch(map_window(map), offset).into()
+    }
+
+    /// Other code of the guest's, behind its own.
+    pub(crate) fn put_code(&self, offset: u64, code: &[u8]) {
+        self.arena.fill(STUB_WINDOW, offset, code);
     }
 
     /// A host address; `None` if it could be this program's own memory.

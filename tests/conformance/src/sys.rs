@@ -10,7 +10,7 @@
 
 
 use std::ffi::{c_int, c_ulong, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use kvm_bindings::{
     kvm_create_guest_memfd, kvm_memory_attributes, kvm_pre_fault_memory, kvm_regs, kvm_run, kvm_sregs,
@@ -167,7 +167,7 @@ impl Address {
 }
 
 /// Reserved address space, in windows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Arena {
     start: u64,
     windows: u64,
@@ -251,6 +251,14 @@ impl Arena {
         };
         // SAFETY: contents of the arena, which nothing of Rust's refers to.
         unsafe { rustix::mm::madvise(start, len, advice) }.map_err(of_rustix)
+    }
+
+    /// Reads a byte of a window. If there is nothing, this process gets a signal, which is what callers want to see.
+    pub(crate) fn touch(&self, window: u64, offset: u64) -> u8 {
+        let Address(address) = self.address(window, offset);
+        let pointer: *const u8 = std::ptr::with_exposed_provenance(usize::try_from(address).unwrap_or(0));
+        // SAFETY: in the arena, which nothing of Rust's refers to; what is not there ends the process.
+        unsafe { pointer.read_volatile() }
     }
 
     /// Writes bytes to memory that is known to be there.
@@ -340,8 +348,8 @@ impl Vcpu {
         Ok(Self { fd, run: run.map_err(of_rustix)?.cast(), len })
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     pub(crate) fn set_cpuid(&self, cpuid: &Cpuid) -> Result<(), Errno> {
@@ -412,6 +420,9 @@ impl Vcpu {
     }
 }
 
+// SAFETY: the mapping is this value's alone, and is used through `&self` and `&mut self` only.
+unsafe impl Send for Vcpu {}
+
 impl Drop for Vcpu {
     fn drop(&mut self) {
         // SAFETY: our own mapping, which nothing refers to any more. It fails for no valid mapping.
@@ -447,4 +458,44 @@ pub(crate) fn memory_fault(run: &kvm_run) -> (u64, u64, u64) {
     // SAFETY: as above.
     let fault = unsafe { run.__bindgen_anon_1.memory_fault };
     (fault.flags, fault.gpa, fault.size)
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// Runs something in a child of this process, which has copies of all its descriptors and mappings.
+pub(crate) fn in_child(run: impl FnOnce() -> i32) -> Result<Ending, Errno> {
+    // SAFETY: callers are single-threaded, so that the child finds no lock held; it ends without unwinding or destructors.
+    let child = checked(unsafe { libc::fork() })?;
+    if child == 0 {
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(100);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: writes one number, which lives until the call returns.
+    checked(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
+    if libc::WIFSIGNALED(status) {
+        return Ok(Ending::Killed(libc::WTERMSIG(status)));
+    }
+    Ok(Ending::Exited(libc::WEXITSTATUS(status)))
+}
+
+/// Ends the process by SIGKILL.
+pub(crate) fn die() -> ! {
+    // SAFETY: touches no memory.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    std::process::abort()
+}
+
+/// The suberror of an internal error.
+pub(crate) fn suberror(run: &kvm_run) -> u32 {
+    // SAFETY: callers look at this arm of the union after the exit that fills it in; any bytes are numbers.
+    unsafe { run.__bindgen_anon_1.internal.suberror }
 }

@@ -53,6 +53,32 @@ pub enum Kernel {
     Newest,
     /// A package by name, like `linux-source-6.12`.
     Source(String),
+    /// A package of another suite of the same archive, like `sid` and `linux-source-7.2`.
+    OfSuite {
+        /// The suite.
+        suite: String,
+        /// The package.
+        package: String,
+    },
+}
+
+impl Kernel {
+    /// The kernel that a command line names: a package, or `SUITE/PACKAGE`.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name.split_once('/') {
+            Some((suite, package)) => Self::OfSuite { suite: suite.to_owned(), package: package.to_owned() },
+            None => Self::Source(name.to_owned()),
+        }
+    }
+
+    /// The suite to take it from, if not the host's own.
+    pub(crate) fn suite(&self) -> Option<&str> {
+        match self {
+            Self::OfSuite { suite, .. } => Some(suite),
+            Self::Newest | Self::Source(_) => None,
+        }
+    }
 }
 
 /// Why there is no kernel.
@@ -94,7 +120,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(kernel: &Kernel, archive: &Archive) -> Result<Self, Error> {
         let package = match kernel {
-            Kernel::Source(name) => name.clone(),
+            Kernel::Source(name) | Kernel::OfSuite { package: name, .. } => name.clone(),
             Kernel::Newest => newest(archive)?,
         };
         let version = archive.version(&package)?;
