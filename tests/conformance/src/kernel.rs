@@ -111,16 +111,19 @@ pub enum Quirk {
     MmioIsRemembered,
     /// Prefaulting never ends on a vCPU that ran before a slot was deleted or moved, until it has run again (VM type 0).
     PrefaultHangsAfterZap,
+    /// Offset and size of a binding are added as signed numbers: a sum beyond the largest is taken to fit into any file.
+    BindOffsetWraps,
 }
 
 impl Quirk {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::FileOverlapIsInvalid,
         Self::GuestUsesHostAddresses,
         Self::MountAllowsExecution,
         Self::MmioIsRemembered,
         Self::PrefaultHangsAfterZap,
+        Self::BindOffsetWraps,
     ];
 
     /// Whether a kernel is known to have it.
@@ -132,6 +135,7 @@ impl Quirk {
             Self::MountAllowsExecution => identity.version() < (6, 18),
             Self::MmioIsRemembered => identity.is_upstream(),
             Self::PrefaultHangsAfterZap => identity.version() < (6, 16),
+            Self::BindOffsetWraps => identity.version() < (7, 0),
         }
     }
 
@@ -154,6 +158,10 @@ impl Quirk {
             Self::PrefaultHangsAfterZap => {
                 "KVM_PRE_FAULT_MEMORY loops until a signal on a vCPU that ran before a slot of its VM (type 0) was deleted or \
                  moved and has not run since: obsolete page tables are given up by KVM_RUN only"
+            }
+            Self::BindOffsetWraps => {
+                "offset and size of a binding are added as signed numbers: a slot whose sum is beyond 2^63 is bound far behind \
+                 the file's end, to pages that no fallocate can reach"
             }
         }
     }

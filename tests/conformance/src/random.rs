@@ -227,3 +227,6 @@ fn class(outcome: Outcome) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

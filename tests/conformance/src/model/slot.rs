@@ -213,7 +213,7 @@ impl Model {
         let memfd = &self.memfds[file];
         let first = slot.offset / PAGE;
         let pages = first..first + slot.size / PAGE;
-        if memfd.vm != vm || pages.end > memfd.pages {
+        if memfd.vm != vm || pages.end > memfd.pages && !self.wraps(slot) {
             return Err(Errno::INVAL);
         }
         // 9. Pages of it that another slot has.
@@ -222,6 +222,12 @@ impl Model {
             return Err(if self.kernel.has(Quirk::FileOverlapIsInvalid) { Errno::INVAL } else { Errno::EXIST });
         }
         Ok((Binding::Bound(file, first), memfd.flags & MMAP != 0))
+    }
+
+    /// Whether the end of a binding is beyond the largest signed number, and the kernel does not notice.
+    fn wraps(&self, slot: &Slot) -> bool {
+        let is_signed = |number: u64| i64::try_from(number).is_ok();
+        self.kernel.has(Quirk::BindOffsetWraps) && is_signed(slot.offset) && !is_signed(slot.offset + slot.size)
     }
 
     /// The file is released: every slot that was bound to it stays, without.

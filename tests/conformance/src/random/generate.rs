@@ -173,6 +173,7 @@ impl Generator {
             value.wrapping_sub(PAGE),
             1 << 52,
             1 << 63,
+            (1 << 63) - PAGE,
             u64::MAX,
             u64::MAX - PAGE + 1,
         ];

@@ -173,7 +173,16 @@ pub(super) fn no_slots(kernel: &Kernel, _: Kind) -> Outcome {
     if ran == Ok(()) && reason == INTERNAL_ERROR {
         return Ok(());
     }
-    otherwise(kernel, format!("KVM_RUN: {ran:?}, exit reason {reason}"))
+    otherwise(kernel, in_words(ran, reason))
+}
+
+/// How `KVM_RUN` ended.
+fn in_words(ran: Result<(), Errno>, reason: u32) -> String {
+    match ran {
+        Err(Errno::INTR) => "the guest does not leave KVM_RUN for seconds".to_owned(),
+        Err(errno) => format!("KVM_RUN: {errno}, exit reason {reason}"),
+        Ok(()) => format!("exit reason {reason}"),
+    }
 }
 
 /// What a KVM without public source does otherwise is only written down.
@@ -201,8 +210,7 @@ pub(super) fn mmio_while_vectoring(kernel: &Kernel, kind: Kind) -> Outcome {
     if ran == Ok(()) && run.exit_reason == INTERNAL_ERROR && sys::suberror(&run) == DELIVERY_EVENT {
         return Ok(());
     }
-    let hangs = ran == Err(Errno::INTR);
-    let what = if hangs { "the guest never leaves KVM_RUN".to_owned() } else { format!("KVM_RUN: {ran:?}, exit reason {}", run.exit_reason) };
+    let what = in_words(ran, run.exit_reason);
     if kernel.identity.module == "kvm_amd" && kernel.identity.version() < (6, 14) {
         return Err(Failure::Differs(format!("{what}: before 6.14 SVM did not look for it")));
     }
