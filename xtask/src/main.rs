@@ -4,6 +4,7 @@
 //! itself.
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod files;
 mod place;
 mod progress;
@@ -29,6 +30,8 @@ enum Task {
     Run(run::Options),
     /// Every test, those in the lab included
     Test(test::Options),
+    /// What guest_memfd does on this host's kernel and on the lab's, against its ABI
+    Conformance(conformance::Options),
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Conformance(options) => conformance::conformance(&options),
         Task::Lab { arguments } => test::lab(&arguments),
     };
     match done {

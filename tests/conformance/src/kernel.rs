@@ -131,11 +131,10 @@ impl Quirk {
     pub fn is_of(self, identity: &Identity) -> bool {
         match self {
             Self::FileOverlapIsInvalid => identity.version() < (7, 0),
-            Self::GuestUsesHostAddresses => identity.module == "kvm_pvm",
+            Self::GuestUsesHostAddresses | Self::BindOffsetWraps => identity.module == "kvm_pvm",
             Self::MountAllowsExecution => identity.version() < (6, 18),
             Self::MmioIsRemembered => identity.is_upstream(),
             Self::PrefaultHangsAfterZap => identity.version() < (6, 16),
-            Self::BindOffsetWraps => identity.version() < (7, 0),
         }
     }
 

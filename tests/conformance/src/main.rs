@@ -55,8 +55,8 @@ struct Run {
     /// Differences to find before giving up
     #[arg(long, default_value_t = 3)]
     differences: usize,
-    /// Only named cases that have this in their name
-    #[arg(long, value_name = "PART", default_value = "")]
+    /// Only named cases that have one of these in their name
+    #[arg(long, value_name = "PART,PART…", default_value = "")]
     cases: String,
     /// No named cases
     #[arg(long)]

@@ -441,6 +441,29 @@ pub(crate) fn let_alarms_interrupt() -> Result<(), Errno> {
     checked(unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) }).map(drop)
 }
 
+/// Has SIGALRM interrupt other threads than this one, or this one again.
+pub(crate) fn alarms_are_for(others: Threads) {
+    let how = match others {
+        Threads::Others => libc::SIG_BLOCK,
+        Threads::All => libc::SIG_UNBLOCK,
+    };
+    // SAFETY: all zeros is a valid set of signals.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: changes the set, which is ours.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGALRM) };
+    // SAFETY: reads the set; a mask of signals is no memory.
+    unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
+}
+
+/// Which threads an alarm may interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// All but the calling one.
+    Others,
+    /// All.
+    All,
+}
+
 fn alarm(seconds: u32) {
     // SAFETY: touches no memory.
     unsafe { libc::alarm(seconds) };

@@ -57,17 +57,20 @@ pub enum Kernel {
     OfSuite {
         /// The suite.
         suite: String,
-        /// The package.
-        package: String,
+        /// The package; the newest without.
+        package: Option<String>,
     },
 }
 
 impl Kernel {
-    /// The kernel that a command line names: a package, or `SUITE/PACKAGE`.
+    /// The kernel that a command line names: a package, `SUITE/PACKAGE`, or `SUITE/` for its newest.
     #[must_use]
     pub fn named(name: &str) -> Self {
         match name.split_once('/') {
-            Some((suite, package)) => Self::OfSuite { suite: suite.to_owned(), package: package.to_owned() },
+            Some((suite, package)) => {
+                let package = Some(package.to_owned()).filter(|package| !package.is_empty());
+                Self::OfSuite { suite: suite.to_owned(), package }
+            }
             None => Self::Source(name.to_owned()),
         }
     }
@@ -120,8 +123,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(kernel: &Kernel, archive: &Archive) -> Result<Self, Error> {
         let package = match kernel {
-            Kernel::Source(name) | Kernel::OfSuite { package: name, .. } => name.clone(),
-            Kernel::Newest => newest(archive)?,
+            Kernel::Source(name) | Kernel::OfSuite { package: Some(name), .. } => name.clone(),
+            Kernel::Newest | Kernel::OfSuite { package: None, .. } => newest(archive)?,
         };
         let version = archive.version(&package)?;
         let mut key = Key::new("kernel", RECIPE);

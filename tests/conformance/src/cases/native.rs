@@ -122,7 +122,7 @@ pub fn cases() -> Vec<Case> {
             "slots-up-to-the-cap",
             "as many slots as KVM_CAP_NR_MEMSLOTS says, and not one more",
             "set_memory_region_test",
-            &[Plain, Private],
+            &[Plain],
             &[],
             running::slots_up_to_the_cap,
         ),

@@ -173,7 +173,7 @@ fn explain(kernel: &Kernel, ops: &[Op], wanted: Option<&String>) -> Option<&'sta
         let answer = ops.iter().map(|op| model.apply(op)).last();
         answer.is_some_and(|answer| suits(answer, wanted))
     });
-    without.map(|quirk| quirk.remark())
+    Some(without.map_or("by the capabilities it announces", |quirk| quirk.remark()))
 }
 
 /// Cases whose scripts are too long to write down.
@@ -210,8 +210,7 @@ pub fn generated() -> Vec<Case> {
             if flag & known == 0 {
                 bits.push(format!("[{kinds}]gmem f0 v0 size=0x1000 flags={flag:#x} -> EINVAL"));
             } else {
-                bits.push(format!("[{kinds}]gmem f0 v0 size=0x1000 flags={flag:#x} -> ok"));
-                bits.push(format!("[{kinds}]close f0"));
+                bits.push(format!("[{kinds}]gmem f{} v0 size=0x1000 flags={flag:#x} -> ok", bit + 1));
             }
         }
     }

@@ -114,11 +114,10 @@ impl Guest {
     }
 
     pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Outcome {
-        match self.vcpu.prefault(gpa, size, flags, PATIENCE_SECONDS) {
-            // Nobody else sends signals to this program.
-            Err(Errno::INTR) => Outcome::Hang,
-            result => result.into(),
-        }
+        let started = std::time::Instant::now();
+        let result = self.vcpu.prefault(gpa, size, flags, PATIENCE_SECONDS);
+        // It may have got somewhere before it had to be interrupted.
+        if was_interrupted(started) { Outcome::Hang } else { result.into() }
     }
 
     /// Has the guest do what its mailbox says.
@@ -139,9 +138,7 @@ impl Guest {
             let started = std::time::Instant::now();
             let errno = match self.vcpu.run(PATIENCE_SECONDS) {
                 Ok(()) => Errno::NONE,
-                Err(Errno::INTR) if started.elapsed().as_secs() >= u64::from(PATIENCE_SECONDS) - 1 => {
-                    return Outcome::Hang;
-                }
+                Err(Errno::INTR) if was_interrupted(started) => return Outcome::Hang,
                 Err(Errno::INTR | Errno(libc::EAGAIN)) => continue,
                 Err(errno) => errno,
             };
@@ -174,6 +171,11 @@ impl Guest {
         let ours = u32::from(direction) == KVM_EXIT_IO_OUT && size == 1 && port == u16::from(PORT) && count == 1;
         if ours { self.vcpu.port_byte(offset) } else { None }
     }
+}
+
+/// Whether a call took so long that the alarm ended it.
+fn was_interrupted(started: std::time::Instant) -> bool {
+    started.elapsed().as_secs() >= u64::from(PATIENCE_SECONDS) - 1
 }
 
 fn memory_fault(run: &kvm_run, errno: Errno) -> Outcome {

@@ -23,7 +23,7 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Provision {
-    /// Build the host's kernel from this package instead of the newest, if need be of another suite
+    /// Build the host's kernel from this package instead of the newest, if need be of another suite (`sid/` for its newest)
     #[arg(long, value_name = "[SUITE/]linux-source-VERSION", global = true)]
     kernel: Option<String>,
     /// Read the package archive's lists anew, for newer packages
