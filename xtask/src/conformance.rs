@@ -56,8 +56,11 @@ pub(crate) fn conformance(options: &Options) -> Result<ExitCode> {
         all.extend(here(options)?);
     }
     if !options.here_only {
-        let kernels: Vec<&str> =
-            if options.kernel.is_empty() { KERNELS.to_vec() } else { options.kernel.iter().map(String::as_str).collect() };
+        let kernels: Vec<&str> = if options.kernel.is_empty() {
+            KERNELS.to_vec()
+        } else {
+            options.kernel.iter().map(String::as_str).collect()
+        };
         for name in kernels {
             let kernel = if name.is_empty() { Kernel::Newest } else { Kernel::named(name) };
             let lab = Lab::provision(&tenure_lab::Options { kernel, ..Default::default() }, &mut progress)?;
@@ -103,7 +106,8 @@ fn here(options: &Options) -> Result<Option<Results>> {
 
 /// Runs the program and fetches its results.
 fn ask(place: &Place, program: &str, bed: &str, json: &str, options: &Options) -> Result<Results> {
-    let arguments = ["--bed", bed, "--json", json, "--ops", &options.ops.to_string(), "--seed", &options.seed.to_string()];
+    let arguments =
+        ["--bed", bed, "--json", json, "--ops", &options.ops.to_string(), "--seed", &options.seed.to_string()];
     let mut running = place.start(program, &arguments.map(str::to_owned))?;
     let (stdout, stderr) = (
         std::mem::replace(&mut running.stdout, Box::new(io::empty())),

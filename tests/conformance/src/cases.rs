@@ -192,8 +192,7 @@ impl Case {
     /// Asks this machine's kernel.
     #[must_use]
     pub fn run(&self, kernel: &Kernel, kind: Kind) -> Result {
-        let missing =
-            kind.missing(kernel).or_else(|| self.needs.iter().find_map(|need| need.missing(kernel)));
+        let missing = kind.missing(kernel).or_else(|| self.needs.iter().find_map(|need| need.missing(kernel)));
         let verdict = match (missing, &self.body) {
             (Some(reason), _) => Verdict::Skipped { reason },
             (None, Body::Native(run)) => run(kernel, kind).into(),

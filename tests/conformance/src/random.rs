@@ -152,7 +152,9 @@ fn written(compared: &Compared, kernel: &Kernel) -> Vec<Line> {
     let last = compared.lines.len().saturating_sub(1);
     let line = |(index, (op, got)): (usize, &(Op, Outcome))| {
         let mut expected = model.apply(op).to_string();
-        if index == last && let Some(other) = &compared.expected {
+        if index == last
+            && let Some(other) = &compared.expected
+        {
             expected.clone_from(other);
         }
         Line { op: op.to_string(), expected, got: got.to_string() }
@@ -200,7 +202,10 @@ pub fn run(
             *summary.microseconds.entry((*kind).to_owned()).or_default() += micros;
         }
         if compared.expected.is_some() {
-            progress(&summary, &format!("seed {seed}: {}", compared.signature.as_deref().unwrap_or("something is left")));
+            progress(
+                &summary,
+                &format!("seed {seed}: {}", compared.signature.as_deref().unwrap_or("something is left")),
+            );
             // Another disagreement must not take its place.
             let small = shrink(&ops, |ops| {
                 let again = compare(subject, kernel, ops);

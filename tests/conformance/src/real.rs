@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::op::{
-    Call, Cpu, Descriptor, File, Map, Op, PAGE, Place, Plain, Protection, STUB_BYTES, STUB_GPA, STUB_SLOT, Sharing, Slot,
-    Vm, WINDOW_BYTES,
+    Call, Cpu, Descriptor, File, Map, Op, PAGE, Place, Plain, Protection, STUB_BYTES, STUB_GPA, STUB_SLOT, Sharing,
+    Slot, Vm, WINDOW_BYTES,
 };
 use crate::outcome::{Errno, Outcome};
 use crate::sys::{self, Address, Arena, Cpuid, NO_FD, Probe, Region};

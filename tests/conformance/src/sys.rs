@@ -7,8 +7,6 @@
 //! reference of Rust's ever points into the arena, it is reserved until the process ends, and a slot's `userspace_addr` is
 //! an [`Address`], which is in the arena or where no process can have memory.
 
-
-
 use std::ffi::{c_int, c_ulong, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

@@ -77,7 +77,11 @@ pub fn cases(text: &str) -> Result<Vec<Case>, Error> {
             }
             Some(("needs", needs)) => {
                 let need = |word: &str| {
-                    Need::parse(word).ok_or_else(|| Error::Word { case: name.clone(), what: "need", word: word.to_owned() })
+                    Need::parse(word).ok_or_else(|| Error::Word {
+                        case: name.clone(),
+                        what: "need",
+                        word: word.to_owned(),
+                    })
                 };
                 case.needs = needs.split_whitespace().map(need).collect::<Result<_, _>>()?;
             }
@@ -193,7 +197,9 @@ pub fn generated() -> Vec<Case> {
     sizes.extend((1..4096).map(|size| format!("gmem f0 v0 size={size} flags=$F -> EINVAL")));
     let mut offsets = vec!["vm v0 type=$T".to_owned(), "gmem f0 v0 size=0x4000 flags=$F".to_owned()];
     offsets.extend((1..4096).map(|offset| {
-        format!("slot v0 id=0 gpa=0x40000000 size=0x1000 hva=p0+0x0 flags=GUEST_MEMFD gmem=f0 offset={offset} -> EINVAL")
+        format!(
+            "slot v0 id=0 gpa=0x40000000 size=0x1000 hva=p0+0x0 flags=GUEST_MEMFD gmem=f0 offset={offset} -> EINVAL"
+        )
     }));
     let mut flags = vec!["vm v0 type=$T".to_owned()];
     for bit in 3..32 {

@@ -103,7 +103,9 @@ impl Model {
         match call {
             // A path that is not there, rather than a descriptor that is not open.
             Call::Reopen => Err(id.map_or(Errno::NOENT, |_| Errno::NXIO)),
-            Call::Read | Call::Write | Call::Truncate | Call::Chmod => Err(id.map_or_else(|errno| errno, |_| Errno::INVAL)),
+            Call::Read | Call::Write | Call::Truncate | Call::Chmod => {
+                Err(id.map_or_else(|errno| errno, |_| Errno::INVAL))
+            }
             Call::Pread | Call::Pwrite | Call::Lseek => Err(id.map_or_else(|errno| errno, |_| Errno::SPIPE)),
             Call::Size => Ok(self.memfds[id?].pages * PAGE),
             Call::BlockSize => id.map(|_| PAGE),

@@ -61,7 +61,11 @@ mod tests {
             let end = random.usize(start..=40);
             let put = random.bool();
             let range = start as u64..end as u64;
-            if put { frames.insert(range) } else { frames.remove(range) }
+            if put {
+                frames.insert(range)
+            } else {
+                frames.remove(range)
+            }
             naive[start..end].fill(put);
             for (frame, there) in naive.iter().enumerate() {
                 assert_eq!(frames.contains(frame as u64), *there);

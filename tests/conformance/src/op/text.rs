@@ -336,14 +336,11 @@ pub fn parse(line: &str) -> Result<Op, ParseError> {
             protection: one_of(&PROTECTIONS, "protection", words.next("protection")?)?,
         },
         "unmap" => Op::Unmap(map(words.next("window")?)?),
-        "advise" => Op::Advise {
-            map: map(words.next("window")?)?,
-            advice: one_of(&ADVICES, "advice", words.next("advice")?)?,
-        },
-        "host-read" => Op::HostRead(place(words.next("address")?)?),
-        "host-write" => {
-            Op::HostWrite(place(words.next("address")?)?, narrow(number(words.next("value")?)?)?)
+        "advise" => {
+            Op::Advise { map: map(words.next("window")?)?, advice: one_of(&ADVICES, "advice", words.next("advice")?)? }
         }
+        "host-read" => Op::HostRead(place(words.next("address")?)?),
+        "host-write" => Op::HostWrite(place(words.next("address")?)?, narrow(number(words.next("value")?)?)?),
         "guest-read" => Op::GuestRead(cpu(words.next("vCPU")?)?, number(words.next("address")?)?),
         "guest-write" => Op::GuestWrite(
             cpu(words.next("vCPU")?)?,
@@ -401,7 +398,10 @@ mod tests {
         assert_eq!(said("vm v0 type=x"), "number \"x\" is none");
         assert_eq!(said("vm v0 type=0 more"), "word \"more\" is none");
         assert_eq!(said("slot v0 id=0 size=0x1000 flags=MAYBE"), "number \"MAYBE\" is none");
-        assert_eq!(parse_script("vm v0 type=0\n\nnonsense").unwrap_err().to_string(), "line 3: no operation is named \"nonsense\"");
+        assert_eq!(
+            parse_script("vm v0 type=0\n\nnonsense").unwrap_err().to_string(),
+            "line 3: no operation is named \"nonsense\""
+        );
     }
 
     #[test]

@@ -63,10 +63,9 @@ fn plainer(op: Op) -> Vec<Op> {
         Op::SetAttributes { vm, gpa, attributes, flags, .. } => {
             vec![Op::SetAttributes { vm, gpa, size: PAGE, attributes, flags }]
         }
-        Op::Fallocate { file, mode, offset, len } => vec![
-            Op::Fallocate { file, mode, offset: 0, len },
-            Op::Fallocate { file, mode, offset, len: PAGE },
-        ],
+        Op::Fallocate { file, mode, offset, len } => {
+            vec![Op::Fallocate { file, mode, offset: 0, len }, Op::Fallocate { file, mode, offset, len: PAGE }]
+        }
         Op::Map { map, file, len, sharing, protection, .. } => {
             vec![Op::Map { map, file, offset: 0, len, sharing, protection }]
         }

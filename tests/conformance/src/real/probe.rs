@@ -21,9 +21,9 @@ pub fn probe(bed: &str) -> Result<Kernel, Error> {
     let mut real = Real::open()?;
     let kvm = real.kvm.try_clone().map_err(|_| own("/dev/kvm")(crate::outcome::Errno::BADF))?;
     let all = |fd: BorrowedFd<'_>| {
-        let answers = CAPABILITIES.iter().map(|(number, _)| {
-            (*number, sys::check_extension(fd.as_raw_fd(), *number).unwrap_or(0))
-        });
+        let answers = CAPABILITIES
+            .iter()
+            .map(|(number, _)| (*number, sys::check_extension(fd.as_raw_fd(), *number).unwrap_or(0)));
         answers.collect::<std::collections::BTreeMap<_, _>>()
     };
     let mut features = Features { last_gpa: LAST_GPA, capabilities: all(kvm.as_fd()), ..Features::default() };
@@ -79,7 +79,10 @@ fn identity(bed: &str) -> Identity {
 fn in_use(module: &str) -> bool {
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has = |flag: &str| {
-        flags.lines().find(|line| line.starts_with("flags")).is_some_and(|line| line.split(' ').any(|word| word == flag))
+        flags
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| line.split(' ').any(|word| word == flag))
     };
     match module {
         "kvm_amd" => has("svm"),

@@ -34,7 +34,9 @@ type Row<'a> = (&'a str, Kind);
 #[must_use]
 pub fn markdown(all: &[Results]) -> String {
     let mut all: Vec<&Results> = all.iter().collect();
-    all.sort_by_key(|results| (!results.identity.is_upstream(), results.identity.version(), results.identity.bed.clone()));
+    all.sort_by_key(|results| {
+        (!results.identity.is_upstream(), results.identity.version(), results.identity.bed.clone())
+    });
     let mut text = INTRODUCTION.to_owned();
     kernels(&mut text, &all);
     let rows = rows(&all);
@@ -149,7 +151,8 @@ fn since(all: &[&Results], of: &Results, row: &Row<'_>) -> String {
         find(results, row).is_some_and(|case| case.verdict == Verdict::Passed) && results.identity.is_upstream()
     };
     let later = all.iter().filter(|other| other.identity.version() > of.identity.version()).find(passes);
-    let earlier = all.iter().filter(|other| other.identity.version() < of.identity.version()).filter(passes).next_back();
+    let earlier =
+        all.iter().filter(|other| other.identity.version() < of.identity.version()).filter(passes).next_back();
     match (earlier, later) {
         (_, Some(later)) => format!(" (as Linux 7.2 in {})", later.identity.release),
         (Some(earlier), None) => format!(" (not so in {})", earlier.identity.release),
@@ -204,7 +207,12 @@ fn random(text: &mut String, all: &[&Results]) {
             let _ = writeln!(text, "- {kind}: {}", list(answers));
         }
         for difference in &random.differences {
-            let _ = write!(text, "\n**Unexplained**, seed {}:\n\n```\n{}```\n", difference.seed, super::sequence(&difference.lines));
+            let _ = write!(
+                text,
+                "\n**Unexplained**, seed {}:\n\n```\n{}```\n",
+                difference.seed,
+                super::sequence(&difference.lines)
+            );
         }
         text.push('\n');
     }

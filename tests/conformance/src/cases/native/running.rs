@@ -115,7 +115,11 @@ fn change_slot<T: Send>(
 fn set_slot(real: &Real, number: i32, kind: Kind, there: bool) -> Result<(), Errno> {
     let Some(plain) = Plain::new(0) else { return Err(Errno::INVAL) };
     let hva = real.plain_address(plain);
-    let gmem = if kind == Kind::Private { crate::op::File::new(0).map_or(NO_FD, |file| real.file_number(file)) } else { NO_FD };
+    let gmem = if kind == Kind::Private {
+        crate::op::File::new(0).map_or(NO_FD, |file| real.file_number(file))
+    } else {
+        NO_FD
+    };
     let flags = if kind == Kind::Private { crate::op::GUEST_MEMFD } else { 0 };
     let size = if there { 16 * PAGE } else { 0 };
     sys::set_region(number, &Region { id: 0, flags, gpa: 0x4000_0000, size, hva, gmem, offset: 0 })
@@ -167,7 +171,8 @@ pub(super) fn prefault_while_slots_change(kernel: &Kernel, kind: Kind) -> Outcom
     if !hung {
         return Ok(());
     }
-    let what = "a prefault that meets a slot being deleted waits for it, and the deletion for the prefault, until a signal";
+    let what =
+        "a prefault that meets a slot being deleted waits for it, and the deletion for the prefault, until a signal";
     // In later versions it is EAGAIN.
     if kernel.identity.version() < (6, 18) { Err(Failure::Differs(what.to_owned())) } else { failed(what) }
 }
