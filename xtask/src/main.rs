@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod conformance;
 mod files;
 mod place;
 mod progress;
@@ -38,6 +39,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What guest_memfd does on this host's kernel and on the lab's, against its ABI
+    Conformance(conformance::Options),
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Model { arguments } => test::model(&arguments),
+        Task::Conformance(options) => conformance::conformance(&options),
         Task::Lab { arguments } => test::lab(&arguments),
     };
     match done {

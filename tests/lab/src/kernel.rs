@@ -53,6 +53,35 @@ pub enum Kernel {
     Newest,
     /// A package by name, like `linux-source-6.12`.
     Source(String),
+    /// A package of another suite of the same archive, like `sid` and `linux-source-7.2`.
+    OfSuite {
+        /// The suite.
+        suite: String,
+        /// The package; the newest without.
+        package: Option<String>,
+    },
+}
+
+impl Kernel {
+    /// The kernel that a command line names: a package, `SUITE/PACKAGE`, or `SUITE/` for its newest.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name.split_once('/') {
+            Some((suite, package)) => {
+                let package = Some(package.to_owned()).filter(|package| !package.is_empty());
+                Self::OfSuite { suite: suite.to_owned(), package }
+            }
+            None => Self::Source(name.to_owned()),
+        }
+    }
+
+    /// The suite to take it from, if not the host's own.
+    pub(crate) fn suite(&self) -> Option<&str> {
+        match self {
+            Self::OfSuite { suite, .. } => Some(suite),
+            Self::Newest | Self::Source(_) => None,
+        }
+    }
 }
 
 /// Why there is no kernel.
@@ -94,8 +123,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(kernel: &Kernel, archive: &Archive) -> Result<Self, Error> {
         let package = match kernel {
-            Kernel::Source(name) => name.clone(),
-            Kernel::Newest => newest(archive)?,
+            Kernel::Source(name) | Kernel::OfSuite { package: Some(name), .. } => name.clone(),
+            Kernel::Newest | Kernel::OfSuite { package: None, .. } => newest(archive)?,
         };
         let version = archive.version(&package)?;
         let mut key = Key::new("kernel", RECIPE);

@@ -119,10 +119,15 @@ impl Lab {
             Some(path) => path,
             None => qemu.build(&cache, &archive, progress)?,
         };
-        let kernel = kernel::Plan::new(&options.kernel, &archive)?;
+        let other = match options.kernel.suite() {
+            Some(suite) => Some(Archive::open(&cache, Some(suite), progress)?),
+            None => None,
+        };
+        let source = other.as_ref().unwrap_or(&archive);
+        let kernel = kernel::Plan::new(&options.kernel, source)?;
         let kernel = match kernel.get(&cache) {
             Some(path) => path,
-            None => kernel.build(&cache, &archive, progress)?,
+            None => kernel.build(&cache, source, progress)?,
         };
         let parts = Parts { kernel, qemu, agent };
         Ok(Self { cache, archive, parts })

@@ -42,9 +42,13 @@ impl Sources {
     }
 }
 
-/// `bookworm-security` of `bookworm` becomes `trixie-security`; other suites are none of ours.
+/// `bookworm-security` of `bookworm` becomes `trixie-security`; other suites are none of ours. `sid`, and parts of a suite
+/// like `trixie-backports`, have no parts of their own.
 fn rewrite_suite(suite: &str, codename: &str, target: &str) -> Option<String> {
     let rest = suite.strip_prefix(codename)?;
+    if target != codename && (target == "sid" || target.contains('-')) {
+        return rest.is_empty().then(|| target.to_owned());
+    }
     (rest.is_empty() || rest.starts_with('-') || rest.starts_with('/')).then(|| format!("{target}{rest}"))
 }
 
@@ -116,6 +120,14 @@ mod tests {
              components: main contrib\nsigned-by: \n -----BEGIN-----\n .\n -----END-----\n\n"
         );
         assert_eq!(sources.one_line, "");
+    }
+
+    #[test]
+    fn a_suite_without_parts_has_none() {
+        assert_eq!(rewrite_suite("bookworm-security", "bookworm", "sid"), None);
+        assert_eq!(rewrite_suite("bookworm", "bookworm", "sid").as_deref(), Some("sid"));
+        assert_eq!(rewrite_suite("bookworm-updates", "bookworm", "trixie-backports"), None);
+        assert_eq!(rewrite_suite("bookworm-updates", "bookworm", "trixie").as_deref(), Some("trixie-updates"));
     }
 
     #[test]

@@ -23,8 +23,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Provision {
-    /// Build the host's kernel from this package instead of the newest
-    #[arg(long, value_name = "linux-source-VERSION", global = true)]
+    /// Build the host's kernel from this package instead of the newest, if need be of another suite (`sid/` for its newest)
+    #[arg(long, value_name = "[SUITE/]linux-source-VERSION", global = true)]
     kernel: Option<String>,
     /// Read the package archive's lists anew, for newer packages
     #[arg(long, global = true)]
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let options = Options {
-        kernel: cli.provision.kernel.map_or(Kernel::Newest, Kernel::Source),
+        kernel: cli.provision.kernel.map_or(Kernel::Newest, |name| Kernel::named(&name)),
         cache: None,
         lists: if cli.provision.refresh { Lists::Fresh } else { Lists::Kept },
     };
