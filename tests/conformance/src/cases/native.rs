@@ -105,7 +105,7 @@ pub fn cases() -> Vec<Case> {
         case(
             "another-process",
             "a VM's calls are EIO in any other process; its file can still be filled and punched there",
-            "kvm-abi, common rule",
+            "Linux source",
             &[Shared, Private],
             &[],
             processes::another_process,
@@ -113,7 +113,7 @@ pub fn cases() -> Vec<Case> {
         case(
             "dead-vm",
             "a VM that died of a failed SMM entry answers EIO to everything; its file can be punched and closed",
-            "kvm-abi, common rule and C",
+            "Linux source",
             &[Private],
             &[],
             running::dead_vm,
@@ -161,7 +161,7 @@ pub fn cases() -> Vec<Case> {
         case(
             "pages-after-their-vm",
             "a guest_memfd that is closed last destroys the VM before its pages are freed",
-            "claim: kvm-abi A8, inferred",
+            "claim: inferred from the source of Linux 7.2",
             &[Shared, Private],
             &[Need::Trace],
             trace::pages_after_their_vm,
@@ -169,7 +169,7 @@ pub fn cases() -> Vec<Case> {
         case(
             "death-closes-the-newest-first",
             "a process that is killed releases its highest descriptor first",
-            "claim: kvm-abi A8, inferred",
+            "claim: inferred from the source of Linux 7.2",
             &[Shared, Private],
             &[Need::Trace],
             trace::death_closes_the_newest_first,
