@@ -31,7 +31,7 @@ impl Model {
         if size == 0 || end < gpa {
             return Err(Errno::INVAL);
         }
-        if gpa % PAGE != 0 || size % PAGE != 0 {
+        if !gpa.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) {
             return Err(Errno::INVAL);
         }
         let frames = gpa / PAGE..end / PAGE;

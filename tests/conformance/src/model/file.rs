@@ -17,7 +17,7 @@ impl Model {
         if flags & !self.type_features(id).gmem_flags != 0 {
             return Err(Errno::INVAL);
         }
-        if size == 0 || i64::try_from(size).is_err() || size % PAGE != 0 {
+        if size == 0 || i64::try_from(size).is_err() || !size.is_multiple_of(PAGE) {
             return Err(Errno::INVAL);
         }
         self.machines[id].references += 1;
@@ -74,7 +74,7 @@ impl Model {
         if mode & KEEP_SIZE == 0 || mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 {
             return Err(Errno::OPNOTSUPP);
         }
-        if offset % PAGE != 0 || len % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
             return Err(Errno::INVAL);
         }
         let pages = offset / PAGE..end.unsigned_abs() / PAGE;

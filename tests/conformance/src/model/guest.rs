@@ -61,20 +61,20 @@ impl Model {
         if private {
             // Nothing private has a page elsewhere than in a guest_memfd.
             let slot = slot.ok_or(Fault::Memory(PRIVATE))?;
-            return self.from_file(&slot, frame).ok_or(Fault::Memory(PRIVATE));
+            return self.page_of_file(&slot, frame).ok_or(Fault::Memory(PRIVATE));
         }
         let slot = slot.ok_or(Fault::NoSlot)?;
         if slot.is_readonly() && access == Access::Write {
             return Err(Fault::Mmio);
         }
         if slot.gmem_only && !self.kernel.has(Quirk::GuestUsesHostAddresses) {
-            return self.from_file(&slot, frame).ok_or(Fault::Memory(0));
+            return self.page_of_file(&slot, frame).ok_or(Fault::Memory(0));
         }
         self.reach(slot.hva.plus(slot.page_of(frame) * PAGE), access).ok_or(Fault::NoHostMemory)
     }
 
     /// `kvm_gmem_get_pfn`.
-    fn from_file(&mut self, slot: &MemorySlot, frame: u64) -> Option<Page> {
+    fn page_of_file(&mut self, slot: &MemorySlot, frame: u64) -> Option<Page> {
         let Binding::Bound(file, first) = slot.binding else { return None };
         let page = first + slot.page_of(frame);
         self.memfds[file].allocated.entry(page).or_default();
@@ -122,7 +122,7 @@ impl Model {
         if flags != 0 {
             return Outcome::Failed(Errno::INVAL);
         }
-        if gpa % PAGE != 0 || size % PAGE != 0 || size == 0 || gpa.checked_add(size).is_none() {
+        if !gpa.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) || size == 0 || gpa.checked_add(size).is_none() {
             return Outcome::Failed(Errno::INVAL);
         }
         if self.prefault_hangs(cpu) {

@@ -44,7 +44,7 @@ impl Model {
         sharing: Sharing,
         protection: Protection,
     ) -> Result<(), Errno> {
-        if offset % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) {
             return Err(Errno::INVAL);
         }
         let id = self.open_file(file)?;

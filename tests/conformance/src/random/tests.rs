@@ -74,7 +74,7 @@ impl Subject for Faulty {
         Some(outcome.unwrap_or_else(|| self.model.apply(op)))
     }
 
-    fn reset(&mut self) -> std::result::Result<(), String> {
+    fn reset(&mut self) -> Result<(), String> {
         self.model = Model::new(self.model.kernel().clone());
         Ok(())
     }

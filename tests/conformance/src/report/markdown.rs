@@ -152,7 +152,7 @@ fn since(all: &[&Results], of: &Results, row: &Row<'_>) -> String {
     };
     let later = all.iter().filter(|other| other.identity.version() > of.identity.version()).find(passes);
     let earlier =
-        all.iter().filter(|other| other.identity.version() < of.identity.version()).filter(passes).next_back();
+        all.iter().filter(|other| other.identity.version() < of.identity.version()).rfind(passes);
     match (earlier, later) {
         (_, Some(later)) => format!(" (as Linux 7.2 in {})", later.identity.release),
         (Some(earlier), None) => format!(" (not so in {})", earlier.identity.release),
