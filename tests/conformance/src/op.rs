@@ -2,7 +2,7 @@
 //!
 //! Owns: what can be asked of the kernel, and of what. Every operation names its objects by register (`v0` a VM, `f0` a
 //! guest_memfd, `m0` a mapping of one, `c0` a vCPU), so that a sequence with lines taken out is still a sequence; and it
-//! has one line of text ([`text`]), so that a sequence that found something can be kept, read and replayed. Does not own:
+//! has one line of text (`text`), so that a sequence that found something can be kept, read and replayed. Does not own:
 //! what an operation should do ([`crate::model`]) or how it is done ([`crate::real`]).
 //!
 //! Specification of the calls: Linux `Documentation/virt/kvm/api.rst` and `include/uapi/linux/kvm.h`.

@@ -1,6 +1,6 @@
 //! The real kernel: every operation done, by its raw call.
 //!
-//! Owns: the descriptors in the registers, the windows of the address space, the guest ([`guest`]). Does not own: what
+//! Owns: the descriptors in the registers, the windows of the address space, the guest (`guest`). Does not own: what
 //! should have come of it.
 
 pub(crate) mod guest;
