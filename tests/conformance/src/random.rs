@@ -1,6 +1,6 @@
 //! Random sequences, run against a kernel and the model side by side, and made small when they disagree.
 //!
-//! Owns: what is asked and in which order (`generate`), the comparison, the shrinking ([`shrink`]), the counts. A run is
+//! Owns: what is asked and in which order (`generate`), the comparison, the shrinking (`shrink`), the counts. A run is
 //! decided by its seed alone; sequence `n` of seed `s` is the first of seed `s + n`. Does not own: what is right.
 
 mod generate;
