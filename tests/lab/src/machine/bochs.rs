@@ -23,9 +23,10 @@ use crate::bochs::{self, PROCESSOR};
 use crate::process::{self, background};
 use lab_agent::proto::PORT_PARAMETER;
 
-/// Ticks of the machine to a microsecond of its devices, times a million. Its processor counts 2.4 thousand to what
-/// CPUID says is a microsecond: devices pass for fast, which nobody minds, and waiting for them is short.
-const TICKS_PER_SECOND: u32 = 100_000_000;
+/// Ticks of the machine to a second of its devices (not of its processor, which counts 2.4 thousand million to what CPUID
+/// says is a second): the fewer, the less there is to emulate while firmware and console wait for them. With a fifth of
+/// this, polling the serial line begins to cost as much.
+const TICKS_PER_SECOND: u32 = 20_000_000;
 /// The longest command line, with room for what the boot loader adds; Linux takes 2047 bytes.
 const COMMAND_LINE_MAX: usize = 1900;
 /// Time for Bochs to call back, before its machine starts.
