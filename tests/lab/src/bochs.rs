@@ -21,8 +21,7 @@ const SERIES: &str = "3.0+";
 /// The suite that has that series.
 const SUITE: &str = "trixie";
 /// Bochs with the one display that needs no network and no graphics, its firmware, and the tools for the disc.
-const PACKAGES: [&str; 7] =
-    ["bochs", "bochs-term", "bochsbios", "vgabios", "isolinux", "syslinux-common", "xorriso"];
+const PACKAGES: [&str; 7] = ["bochs", "bochs-term", "bochsbios", "vgabios", "isolinux", "syslinux-common", "xorriso"];
 /// Where Debian's packages keep libraries, and Bochs its plugins below that.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Among the libraries, and in the entry's `lib`.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tenure_lab::progress::Plain;
 use promises::{noise, parent, probe};
+use tenure_lab::progress::Plain;
 use tenure_lab::{Bed, BootOptions, Clock, Command, Host, HostError, Lab, Options, Target};
 
 const PROBE: &str = "/bin/probe";
