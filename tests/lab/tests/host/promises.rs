@@ -1,5 +1,6 @@
 //! What every lab host promises, whatever its bed: the real KVM with private memory, and commands and files that
 //! arrive as they were sent.
+#![expect(clippy::unwrap_used, reason = "bodies of tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
