@@ -170,6 +170,9 @@ fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     unlockpt(&ours)?;
     let name = ptsname(&ours, Vec::new())?;
     let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    // Whenever its processor halts, Bochs waits up to a millisecond for input (`gui/term.cc`, `sim_is_idle`), and never
+    // reads any: with something to read it does not wait.
+    rustix::io::write(&ours, b"\n")?;
     Ok((ours, theirs))
 }
 
