@@ -16,6 +16,7 @@ mod wiring;
 use std::fmt;
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use gmem_kvm::vm::{LaunchError, Launching, Vm};
 use guest_fw::abi;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::check::facts::CpuFacts;
 use crate::config::inputs::Inputs;
 use crate::config::{Guise, RunConfig, Tee};
 use crate::devices::pipe::BytePipe;
@@ -166,7 +168,7 @@ pub fn run_with_firmware<K: Kernel>(
         Tee::None => (VmType::Default, abi::TEE_NONE),
         Tee::Snp | Tee::Tdx | Tee::Auto => return Err(RunError::NotBuilt { tee }),
     };
-    let offered = kernel.supported_cpuid()?;
+    let offered = cpuid::without_emulated(kernel.supported_cpuid()?, &CpuFacts::gather(Path::new("/")));
     if config.guise == Guise::Sev && !cpuid::is_amd_type(&offered) {
         return Err(RunError::GuiseNeedsAmd);
     }

@@ -101,6 +101,11 @@ pub struct DeviceNode {
 }
 
 impl CpuFacts {
+    /// Looks at the host whose file system begins at `root`, usually `/`.
+    pub fn gather(root: &Path) -> Self {
+        cpu(&read(&root.join("proc/cpuinfo")))
+    }
+
     /// Whether the CPU has this feature.
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(flag)
@@ -130,7 +135,7 @@ impl Facts {
                 cmdline: read(&root.join("proc/cmdline")).trim().to_owned(),
                 release,
             },
-            cpu: cpu(&read(&root.join("proc/cpuinfo"))),
+            cpu: CpuFacts::gather(root),
             kvm: kvm(&dev_kvm),
             dev_kvm: node(&dev_kvm, &read(&root.join("etc/group"))),
             dev_sev: access(&root.join("dev/sev")),

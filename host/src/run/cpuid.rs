@@ -3,10 +3,11 @@
 //! Owns the changes made to what the host kernel offers, each with its reason. Pure.
 //!
 //! Specifications: AMD APM volume 3 appendix E; Intel SDM volume 2, CPUID; Linux `Documentation/virt/kvm/x86/cpuid.rst`
-//! for 0x40000001; AMD APM volume 3 section E.4.17 for 0x8000001f.
+//! for 0x40000001, `arch/x86/kvm/vmx/vmx.c`, `vmx_set_cr4` and `handle_desc`, for UMIP; AMD APM volume 3 section E.4.17 for 0x8000001f.
 
 use gmem_kvm::port::CpuidEntry;
 
+use crate::check::facts::CpuFacts;
 use crate::config::Guise;
 
 /// Leaf 1, ECX.
@@ -17,6 +18,8 @@ const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1, EDX.
 const HTT: u32 = 1 << 28;
+/// Leaf 7, ECX.
+const UMIP: u32 = 1 << 2;
 /// Leaf 0x80000001, ECX.
 const SVM: u32 = 1 << 2;
 
@@ -31,6 +34,18 @@ const SEV: u32 = 1 << 1;
 /// The C-bit of the guise. Page tables ignore bit 11 at every level, so that a guest which sets or clears it changes
 /// nothing; in CR3 it is ignored as long as there is no PCID.
 const GUISE_C_BIT: u32 = 11;
+
+/// What KVM offers, less what it would emulate instruction by instruction: it fetches the code from shared memory, where
+/// that of a private guest is not. On Intel CPUs without UMIP, KVM makes it up by intercepting LGDT, LIDT, LLDT and LTR
+/// as well; a guest dies when its second vCPU loads its task register.
+pub(crate) fn without_emulated(mut offered: Vec<CpuidEntry>, host: &CpuFacts) -> Vec<CpuidEntry> {
+    if !host.has("umip") {
+        for entry in offered.iter_mut().filter(|entry| entry.leaf == 7 && entry.subleaf.unwrap_or(0) == 0) {
+            entry.ecx &= !UMIP;
+        }
+    }
+    offered
+}
 
 /// Width of a guest-physical address in bits.
 pub(crate) fn address_bits(offered: &[CpuidEntry]) -> u32 {
@@ -141,6 +156,18 @@ mod tests {
         }
         let level = find(&for_vcpu(&offered(), 0, 3, Guise::None), 0xb, Some(1));
         assert_eq!((level.eax, level.ebx, level.ecx), (2, 3, 0x201));
+    }
+
+    /// UMIP is the CPU's own or none: KVM's would read the guest's code from shared memory.
+    #[test]
+    fn umip_only_where_the_host_has_it() {
+        let leaf = |leaf, subleaf| CpuidEntry { leaf, subleaf, eax: 1, ebx: !0, ecx: !0, edx: !0 };
+        let offered = vec![leaf(1, None), leaf(7, Some(0)), leaf(7, Some(1))];
+        let has_it = CpuFacts { flags: ["umip".to_owned()].into(), ..CpuFacts::default() };
+        assert_eq!(without_emulated(offered.clone(), &has_it), offered);
+        let left = without_emulated(offered.clone(), &CpuFacts::default());
+        assert_eq!(find(&left, 7, Some(0)).ecx, !UMIP);
+        assert_eq!([left[0], left[2]], [offered[0], offered[2]]);
     }
 
     /// A guest that keeps all its memory private must not be offered what KVM would write to the shared copy.

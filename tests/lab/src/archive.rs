@@ -169,6 +169,22 @@ impl Archive {
         })
     }
 
+    /// These binary packages and all they depend on, as apt would install them where nothing is installed: names and
+    /// versions.
+    pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let question = format!("closure {}", packages.join(" "));
+        let answer = self.remembered(&question, || {
+            let mut simulate = self.apt("apt-get");
+            simulate.args(["-o", "Dir::State::status=/dev/null", "-q", "-s", "--no-install-recommends", "install"]);
+            let plan = process::output(simulate.args(packages))?;
+            let mut needed: Vec<String> = plan.lines().filter_map(installation).collect();
+            needed.sort_unstable();
+            Ok(needed.join(" "))
+        })?;
+        let pairs = answer.split(' ').filter_map(|pair| pair.split_once('='));
+        Ok(pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect())
+    }
+
     /// Downloads a binary package and unpacks it below `into`.
     pub(crate) fn unpack(
         &self,
@@ -177,12 +193,25 @@ impl Archive {
         into: &Path,
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
+        self.unpack_all(&[(package.to_owned(), version.to_owned())], into, progress)
+    }
+
+    /// Downloads binary packages, names and versions, and unpacks them below `into`.
+    pub(crate) fn unpack_all(
+        &self,
+        packages: &[(String, String)],
+        into: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Error> {
         let scratch = tempfile::tempdir_in(&self.root).map_err(at(&self.root))?;
-        let wanted = format!("{package}={version}");
-        process::follow(self.apt("apt-get").args(["-q", "download", &wanted]).current_dir(scratch.path()), progress)?;
-        for file in fs::read_dir(scratch.path()).map_err(at(scratch.path()))? {
+        let wanted = packages.iter().map(|(name, version)| format!("{name}={version}"));
+        let mut download = self.apt("apt-get");
+        download.args(["-q", "download"]).args(wanted).current_dir(scratch.path());
+        process::follow(&mut download, progress)?;
+        for (file, done) in fs::read_dir(scratch.path()).map_err(at(scratch.path()))?.zip(1..) {
             let file = file.map_err(at(scratch.path()))?.path();
             process::follow(background("dpkg-deb").arg("-x").arg(file).arg(into), progress)?;
+            progress.advance(done, packages.len() as u64);
         }
         Ok(())
     }
@@ -206,6 +235,12 @@ impl Archive {
             .find(|path| path.extension().is_some_and(|extension| extension == "dsc"))
             .ok_or_else(|| Error::NoPackage { suite: self.suite.clone(), package: wanted })
     }
+}
+
+/// `libc6=2.41-12` of `Inst libc6 (2.41-12 Debian:13/stable [amd64])`.
+fn installation(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    Some(format!("{}={}", name.trim(), rest.split_whitespace().next()?))
 }
 
 /// The release's code name, like `bookworm`.
@@ -290,6 +325,14 @@ fn compare_parts(mut a: &str, mut b: &str) -> std::cmp::Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_apt_would_install_is_read() {
+        let line = "Inst bochs (3.0+dfsg-1 Debian:13.1/stable [amd64])";
+        assert_eq!(installation(line).as_deref(), Some("bochs=3.0+dfsg-1"));
+        assert_eq!(installation("Conf bochs (3.0+dfsg-1 Debian:13.1/stable [amd64])"), None);
+        assert_eq!(installation("Reading package lists..."), None);
+    }
 
     #[test]
     fn versions_are_ordered_as_the_manual_says() {

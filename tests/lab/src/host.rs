@@ -10,15 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::bed::Bed;
 use crate::child::{Child, StreamReader};
 use crate::command::{Command, Output, Status};
 use crate::link::{Channel, Link, lock};
 use crate::machine::{self, BootOptions, Machine, Parts};
 use lab_agent::proto::{self, CHUNK_BYTES, CONTROL, Message};
 
-const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 const FILE_DEADLINE: Duration = Duration::from_secs(300);
-const POWER_OFF_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of the console an error shows.
 const CONSOLE_TAIL_LINES: usize = 80;
 
@@ -80,7 +79,7 @@ impl Host {
         let (link, control) = Link::new(stream).map_err(machine::Error::Start)?;
         let machine = Arc::new(Mutex::new(machine));
         let host = Self { machine, link };
-        match host.answer(&control.answers, "its boot", BOOT_DEADLINE)? {
+        match host.answer(&control.answers, "its boot", boot_deadline(host.bed()))? {
             Message::Hello(proto::VERSION) => Ok(host),
             Message::Hello(version) => Err(Error::Version(version)),
             other => Err(unexpected("its boot", other)),
@@ -173,11 +172,18 @@ impl Host {
     /// Switches the host off and waits until it is; returns its whole console.
     pub fn poweroff(self) -> Result<String, Error> {
         self.send(CONTROL, Message::PowerOff, "power-off")?;
-        let ended = lock(&self.machine).wait(POWER_OFF_DEADLINE);
+        let deadline = power_off_deadline(self.bed());
+        let ended = lock(&self.machine).wait(deadline);
         match ended {
             Some(_) => Ok(self.console()),
-            None => Err(self.late("power-off", POWER_OFF_DEADLINE)),
+            None => Err(self.late("power-off", deadline)),
         }
+    }
+
+    /// Which machine it is.
+    #[must_use]
+    pub fn bed(&self) -> Bed {
+        lock(&self.machine).bed()
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -223,6 +229,21 @@ impl Host {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join("\n")
     }
+}
+
+/// Far beyond what a boot takes on a busy machine.
+fn boot_deadline(bed: Bed) -> Duration {
+    Duration::from_secs(match bed {
+        Bed::Amd => 120,
+        Bed::Intel => 900,
+    })
+}
+
+fn power_off_deadline(bed: Bed) -> Duration {
+    Duration::from_secs(match bed {
+        Bed::Amd => 30,
+        Bed::Intel => 120,
+    })
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -131,7 +131,7 @@ impl Plan {
         key.add("package", &package);
         key.add("version", &version);
         key.add("lab.config", CONFIG);
-        key.add("compiler", crate::emulator::compiler_version());
+        key.add("compiler", crate::qemu::compiler_version());
         Ok(Self { package, version, key })
     }
 

@@ -2,23 +2,25 @@
 //!
 //! Almost no distribution's kernel is built with `CONFIG_KVM_SW_PROTECTED_VM`. The lab makes a
 //! host that has it, on any x86-64 Debian machine, with or without /dev/kvm: a small Linux built
-//! from the distribution's kernel source, in an AMD machine with nested paging that a corrected
-//! QEMU emulates. What runs inside is the real program on the real KVM.
+//! from the distribution's kernel source, on one of two [beds](Bed): an AMD machine with nested
+//! paging that a corrected QEMU emulates, or an Intel machine with EPT that Debian's Bochs emulates.
+//! What runs inside is the real program on the real KVM.
 //!
 //! Owns: making that host ready ([`Lab::provision`]), booting it ([`Lab::boot`]), running commands
 //! and moving files ([`Host`]); and fetching Debian's own kernel as a test guest
 //! ([`Lab::debian_guest`]). Does not own: what is run there. Does not touch the machine beyond its
-//! cache directory and the distribution packages it installs.
+//! cache directory and, for the AMD bed and the kernel, the distribution packages it installs.
 //!
 //! Specification: README.md of this crate; the emulated machine's faults are listed there.
 
 mod archive;
+mod bed;
+mod bochs;
 mod cache;
 mod child;
 mod command;
 mod cpio;
 mod debian_guest;
-mod emulator;
 mod host;
 mod kernel;
 mod link;
@@ -27,6 +29,7 @@ mod packages;
 mod process;
 mod programs;
 pub mod progress;
+mod qemu;
 mod sources;
 mod tsc;
 
@@ -34,9 +37,10 @@ use std::path::{Path, PathBuf};
 
 use archive::Archive;
 use cache::Cache;
-use machine::Parts;
+use machine::{Emulator, Parts};
 use progress::Progress;
 
+pub use bed::{Bed, UnknownBed};
 pub use child::{Child, StdinWriter, StreamReader};
 pub use command::{Command, Output, Status, Stdin};
 pub use debian_guest::DebianKernel;
@@ -60,9 +64,12 @@ pub enum Error {
     /// The kernel could not be built.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// The emulator could not be built.
+    /// QEMU could not be built.
     #[error(transparent)]
-    Emulator(#[from] emulator::Error),
+    Qemu(#[from] qemu::Error),
+    /// Bochs could not be unpacked.
+    #[error(transparent)]
+    Bochs(#[from] bochs::Error),
     /// A static program could not be built.
     #[error(transparent)]
     Program(#[from] process::Error),
@@ -74,6 +81,8 @@ pub enum Error {
 /// What to make ready, and where.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Which machine.
+    pub bed: Bed,
     /// The host's kernel.
     pub kernel: Kernel,
     /// The cache directory; the environment decides without it (README.md).
@@ -105,7 +114,7 @@ impl Lab {
     /// it only looks.
     pub fn provision(options: &Options, progress: &mut dyn Progress) -> Result<Self, Error> {
         // The compiler's version is an ingredient: without one the keys would change afterwards.
-        if emulator::compiler_version().is_empty() {
+        if qemu::compiler_version().is_empty() {
             packages::ensure(&["gcc", "libc6-dev"], progress)?;
         }
         let cache = Cache::open(options.cache.as_deref())?;
@@ -114,10 +123,21 @@ impl Lab {
             archive.refresh(&cache, progress)?;
         }
         let agent = programs::build_static(&cache, "lab-agent", &Target::Bin("lab-agent".to_owned()), progress)?;
-        let qemu = emulator::Plan::new(&cache, &archive, progress)?;
-        let qemu = match qemu.get(&cache) {
-            Some(path) => path,
-            None => qemu.build(&cache, &archive, progress)?,
+        let emulator = match options.bed {
+            Bed::Amd => {
+                let qemu = qemu::Plan::new(&cache, &archive, progress)?;
+                Emulator::Qemu(match qemu.get(&cache) {
+                    Some(path) => path,
+                    None => qemu.build(&cache, &archive, progress)?,
+                })
+            }
+            Bed::Intel => {
+                let bochs = bochs::Plan::new(&cache, &archive, progress)?;
+                Emulator::Bochs(match bochs.get(&cache) {
+                    Some(path) => path,
+                    None => bochs.unpack(&cache, &archive, progress)?,
+                })
+            }
         };
         let other = match options.kernel.suite() {
             Some(suite) => Some(Archive::open(&cache, Some(suite), progress)?),
@@ -129,8 +149,14 @@ impl Lab {
             Some(path) => path,
             None => kernel.build(&cache, source, progress)?,
         };
-        let parts = Parts { kernel, qemu, agent };
+        let parts = Parts { kernel, emulator, agent };
         Ok(Self { cache, archive, parts })
+    }
+
+    /// Which machine its hosts are.
+    #[must_use]
+    pub fn bed(&self) -> Bed {
+        self.parts.emulator.bed()
     }
 
     /// Boots a host.

@@ -1,11 +1,11 @@
-//! The conversation with the agent: one stream, many channels.
+//! The conversation with the agent: one stream, a socket of any family, many channels.
 //!
 //! Owns: sending frames, and handing received ones to whoever waits on their channel. Does not
 //! own: what is asked and how long an answer may take (`host`).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use lab_agent::proto::{self, CONTROL, Decoder, Frame, Message};
 /// The host side's end.
 #[derive(Debug)]
 pub(crate) struct Link {
-    writer: Mutex<UnixStream>,
+    writer: Mutex<File>,
     routes: Mutex<Routes>,
     next_channel: AtomicU32,
 }
@@ -51,7 +51,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Starts to listen; the channel is the one of messages that belong to no request.
-    pub(crate) fn new(stream: UnixStream) -> io::Result<(Arc<Self>, Channel)> {
+    pub(crate) fn new(stream: File) -> io::Result<(Arc<Self>, Channel)> {
         let reader = stream.try_clone()?;
         let link = Arc::new(Self {
             writer: Mutex::new(stream),
@@ -89,7 +89,7 @@ impl Link {
         lock(&self.writer).write_all(&wire)
     }
 
-    fn listen(&self, mut stream: UnixStream) {
+    fn listen(&self, mut stream: File) {
         let mut decoder = Decoder::default();
         let mut buffer = vec![0; 256 << 10];
         'stream: loop {
@@ -154,9 +154,17 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     const SOON: Duration = Duration::from_secs(20);
+
+    /// The host side's end, and the agent's.
+    fn pair() -> (File, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (OwnedFd::from(ours).into(), theirs)
+    }
 
     fn say(agent: &mut UnixStream, channel: u32, message: Message) {
         let mut wire = Vec::new();
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn answers_reach_their_own_channel_whatever_comes_between() {
-        let (ours, mut agent) = UnixStream::pair().unwrap();
+        let (ours, mut agent) = pair();
         let (link, control) = Link::new(ours).unwrap();
         let first = link.request(Message::Get(b"a".to_vec())).unwrap();
         let second = link.request(Message::Get(b"b".to_vec())).unwrap();
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn the_end_of_the_stream_ends_every_wait_and_refuses_requests() {
         for last_words in [&b""[..], &u32::MAX.to_le_bytes()] {
-            let (ours, mut agent) = UnixStream::pair().unwrap();
+            let (ours, mut agent) = pair();
             let (link, control) = Link::new(ours).unwrap();
             let pending = link.request(Message::Get(b"a".to_vec())).unwrap();
             agent.write_all(last_words).unwrap();
@@ -201,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_request_too_large_for_a_frame_is_refused() {
-        let (ours, _agent) = UnixStream::pair().unwrap();
+        let (ours, _agent) = pair();
         let (link, _control) = Link::new(ours).unwrap();
         let large = vec![0; proto::MAX_FRAME_BYTES];
         assert_eq!(link.request(Message::Get(large)).unwrap_err().kind(), io::ErrorKind::InvalidInput);

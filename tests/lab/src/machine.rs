@@ -1,32 +1,30 @@
-//! The emulated machine: QEMU's command line, its initramfs, its process.
+//! The emulated machine: what every bed's has in common.
 //!
-//! Owns: what the machine consists of and that its process ends with the value. Does not own:
-//! what is said to the agent inside (`host`).
+//! Owns: what can be asked of a machine, its initramfs, and that its process ends with the value. Does not own: the
+//! machines themselves (`machine::qemu`, `machine::bochs`) or what is said to the agent inside (`host`).
+
+mod bochs;
+mod qemu;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{cpio, tsc};
-use lab_agent::proto::PORT_NAME;
+use crate::bed::Bed;
+use crate::{cpio, process};
 
-/// An AMD processor with nested paging, less what the emulator lacks of that model: so that it
-/// says something only when something is wrong.
-const PROCESSOR: &str = "EPYC,+svm,+npt,+nrip-save,+decodeassists,-x2apic,-rdseed,-sha-ni,-fxsr-opt,\
-                         -misalignsse,-3dnowprefetch,-osvw,-topoext,-xsavec";
+/// Where the serial console's text is collected, in the scratch directory.
+const CONSOLE: &str = "console";
 
-/// `CONFIG_HZ` of the lab's kernel.
-const KERNEL_HZ: u64 = 250;
-
-/// How the machine's time passes.
+/// How the machine's time passes. The Intel bed has a clock of its own: every instruction takes its time, and idle time
+/// is skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
     /// With the host's time: all processors at once, as fast as it goes.
@@ -58,6 +56,17 @@ impl Default for BootOptions {
     }
 }
 
+impl BootOptions {
+    /// What is best on a bed: its emulator may run several processors at once, or one after the other.
+    #[must_use]
+    pub fn for_bed(bed: Bed) -> Self {
+        match bed {
+            Bed::Amd => Self::default(),
+            Bed::Intel => Self { cpus: 1, ..Self::default() },
+        }
+    }
+}
+
 /// Why the machine does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,71 +89,107 @@ pub enum Error {
     /// The initramfs could not be written.
     #[error(transparent)]
     Initramfs(#[from] cpio::Error),
-    /// QEMU could not be started.
+    /// The emulator could not be started.
     #[error("cannot start the lab's emulator: {0}")]
     Start(#[source] io::Error),
+    /// It started and did not get far.
+    #[error("the lab's emulator ended at its start ({status}): {said}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// The disc to boot from could not be made.
+    #[error(transparent)]
+    Disc(#[from] process::Error),
 }
 
 /// Where the pieces are that every lab host is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
     pub(crate) kernel: PathBuf,
-    pub(crate) qemu: PathBuf,
+    pub(crate) emulator: Emulator,
     pub(crate) agent: PathBuf,
 }
 
-/// A running QEMU; dropping the value ends it.
+/// The bed's emulator, by its directory in the cache.
+#[derive(Clone, Debug)]
+pub(crate) enum Emulator {
+    Qemu(PathBuf),
+    Bochs(PathBuf),
+}
+
+impl Emulator {
+    pub(crate) fn bed(&self) -> Bed {
+        match self {
+            Self::Qemu(_) => Bed::Amd,
+            Self::Bochs(_) => Bed::Intel,
+        }
+    }
+}
+
+/// An emulator that was started.
+struct Started {
+    child: Child,
+    /// This side's end of the stream to the agent.
+    link: File,
+    /// What the emulator takes for its terminal; with this end it ends, should this process be killed.
+    terminal: Option<OwnedFd>,
+}
+
+/// A running emulator; dropping the value ends it.
 #[derive(Debug)]
 pub(crate) struct Machine {
+    bed: Bed,
     child: Child,
     scratch: TempDir,
+    _terminal: Option<OwnedFd>,
 }
 
 impl Machine {
-    /// Starts the machine; returns it with the host's end of the agent's port.
-    pub(crate) fn start(parts: &Parts, options: &BootOptions) -> Result<(Self, UnixStream), Error> {
+    /// Starts the machine; returns it with the host's end of the stream to the agent.
+    pub(crate) fn start(parts: &Parts, options: &BootOptions) -> Result<(Self, File), Error> {
         options.check()?;
-        let measured = match options.clock {
-            Clock::Host => Some(thread::spawn(tsc::measure_khz)),
-            Clock::Instructions => None,
-        };
         let scratch = TempDir::with_prefix("tenure-lab-").map_err(Error::Start)?;
-        let initramfs = scratch.path().join("initramfs");
-        write_initramfs(&initramfs, &parts.agent, &options.extra_files)?;
-        // QEMU gives the guest one counter tick per virtual nanosecond when it counts instructions.
-        let tsc_khz = measured.and_then(|thread| thread.join().ok()).unwrap_or(1_000_000);
+        let kernel = parts.kernel.join("bzImage");
+        let initramfs = |to: &Path| write_initramfs(to, &parts.agent, &options.extra_files);
+        let started = match &parts.emulator {
+            Emulator::Qemu(qemu) => {
+                qemu::check(options)?;
+                qemu::start(qemu, &kernel, options, scratch.path(), initramfs)?
+            }
+            Emulator::Bochs(bochs) => {
+                bochs::check(options)?;
+                bochs::start(bochs, &kernel, options, scratch.path(), initramfs)?
+            }
+        };
+        let Started { child, link, terminal } = started;
+        Ok((Self { bed: parts.emulator.bed(), child, scratch, _terminal: terminal }, link))
+    }
 
-        let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
-        let log = File::create(scratch.path().join("qemu.log")).map_err(Error::Start)?;
-        let mut qemu = Command::new(parts.qemu.join("qemu-system-x86_64"));
-        qemu.arg("-L").arg(parts.qemu.join("share"));
-        qemu.args(options.arguments());
-        qemu.arg("-kernel").arg(parts.kernel.join("bzImage"));
-        qemu.arg("-initrd").arg(&initramfs);
-        qemu.arg("-append").arg(options.command_line(tsc_khz));
-        qemu.arg("-chardev").arg(format!("file,id=console,path={}", path_argument(&scratch.path().join("console"))));
-        // The agent's port is QEMU's standard input: nothing to name, to connect to or to clean up.
-        qemu.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(log);
-        let child = qemu.spawn().map_err(Error::Start)?;
-        Ok((Self { child, scratch }, ours))
+    /// Which machine it is.
+    pub(crate) fn bed(&self) -> Bed {
+        self.bed
     }
 
     /// What the machine's serial console showed so far.
     pub(crate) fn console(&self) -> String {
-        let read = |name| fs::read(self.scratch.path().join(name)).unwrap_or_default();
-        let console = read("console");
-        let emulator = read("qemu.log");
-        let mut text = String::from_utf8_lossy(&console).replace('\r', "");
+        let mut text = read(&self.console_path()).replace('\r', "");
+        let emulator = match self.bed {
+            Bed::Amd => read(&self.scratch.path().join(qemu::LOG)),
+            Bed::Intel => bochs::messages(self.scratch.path()),
+        };
         if !emulator.is_empty() {
             text.push_str("--- the emulator's own messages:\n");
-            text.push_str(&String::from_utf8_lossy(&emulator));
+            text.push_str(&emulator);
         }
         text
     }
 
     /// Where the console's text is collected.
     pub(crate) fn console_path(&self) -> PathBuf {
-        self.scratch.path().join("console")
+        self.scratch.path().join(CONSOLE)
     }
 
     /// How the emulator ended, if it has.
@@ -184,66 +229,14 @@ impl BootOptions {
             }
             Self { cpus: 0, .. } => refuse("cpus 0".to_owned(), "it needs one"),
             Self { cpus: 33.., .. } => refuse(format!("cpus {}", self.cpus), "its kernel is built for 32"),
-            Self { clock: Clock::Instructions, cpus: 2.., .. } => {
-                refuse(format!("cpus {}", self.cpus), "instructions are counted on one processor only")
-            }
             _ => Ok(()),
         }
     }
-
-    fn arguments(&self) -> Vec<String> {
-        let accelerator = match self.clock {
-            Clock::Host => "tcg,thread=multi",
-            Clock::Instructions => "tcg,thread=single",
-        };
-        let mut arguments: Vec<String> = [
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-machine",
-            "q35,hpet=off",
-            "-accel",
-            accelerator,
-            "-cpu",
-            PROCESSOR,
-            "-serial",
-            "chardev:console",
-            "-chardev",
-            "socket,id=agent,fd=0",
-            "-device",
-            "virtio-serial-pci",
-            "-device",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        arguments.push(format!("virtserialport,chardev=agent,name={PORT_NAME}"));
-        arguments.extend(["-m".to_owned(), self.memory_mib.to_string()]);
-        arguments.extend(["-smp".to_owned(), self.cpus.to_string()]);
-        if self.clock == Clock::Instructions {
-            arguments.extend(["-icount", "shift=0,sleep=off"].map(str::to_owned));
-        }
-        arguments
-    }
-
-    fn command_line(&self, tsc_khz: u64) -> String {
-        // Nothing is to be calibrated or tested by emulated timers: on a busy machine they are late.
-        let loops_per_tick = tsc_khz * 1000 / KERNEL_HZ;
-        let mut line = format!(
-            "console=ttyS0 panic=-1 reboot=t no_timer_check lpj={loops_per_tick} tsc=reliable tsc_early_khz={tsc_khz}"
-        );
-        for arg in &self.kernel_args {
-            line.push(' ');
-            line.push_str(arg);
-        }
-        line
-    }
 }
 
-/// QEMU doubles a comma that is no separator.
-fn path_argument(path: &Path) -> String {
-    path.display().to_string().replace(',', ",,")
+/// A file's text, or nothing; what is no UTF-8 is replaced.
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
 fn write_initramfs(to: &Path, agent: &Path, extra_files: &[(PathBuf, String)]) -> Result<(), Error> {
@@ -275,9 +268,14 @@ mod tests {
             BootOptions { memory_mib: 127, ..good.clone() },
             BootOptions { cpus: 0, ..good.clone() },
             BootOptions { cpus: 33, ..good.clone() },
-            BootOptions { clock: Clock::Instructions, ..good.clone() },
         ] {
             assert!(matches!(bad.check(), Err(Error::Options { .. })), "{bad:?}");
+        }
+        let counting = BootOptions { clock: Clock::Instructions, ..good.clone() };
+        assert!(qemu::check(&good).is_ok() && bochs::check(&good).is_ok());
+        assert!(matches!(qemu::check(&counting), Err(Error::Options { .. })));
+        for bad in [counting, BootOptions { kernel_args: vec!["quiet\nDEFAULT x".to_owned()], ..good.clone() }] {
+            assert!(matches!(bochs::check(&bad), Err(Error::Options { .. })), "{bad:?}");
         }
     }
 

@@ -151,8 +151,7 @@ fn since(all: &[&Results], of: &Results, row: &Row<'_>) -> String {
         find(results, row).is_some_and(|case| case.verdict == Verdict::Passed) && results.identity.is_upstream()
     };
     let later = all.iter().filter(|other| other.identity.version() > of.identity.version()).find(passes);
-    let earlier =
-        all.iter().filter(|other| other.identity.version() < of.identity.version()).rfind(passes);
+    let earlier = all.iter().filter(|other| other.identity.version() < of.identity.version()).rfind(passes);
     match (earlier, later) {
         (_, Some(later)) => format!(" (as Linux 7.2 in {})", later.identity.release),
         (Some(earlier), None) => format!(" (not so in {})", earlier.identity.release),

@@ -19,6 +19,8 @@ pub(crate) fn init() -> Result<()> {
         eprintln!("lab init: {error:#}");
     }
     rustix::fs::sync();
+    // A serial console is slower than the end.
+    let _ = rustix::termios::tcdrain(std::io::stderr());
     reboot(RebootCommand::PowerOff).context("power off")
 }
 

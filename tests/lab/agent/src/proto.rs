@@ -1,7 +1,7 @@
 //! What host side and agent say to each other, and how it looks on the wire.
 //!
 //! Owns: messages, their encoding, a decoder that survives any input. Does not own: the transport
-//! (a virtio-serial port, a byte stream without boundaries) or what either side does.
+//! (a virtio-serial port or a serial line, a byte stream without boundaries) or what either side does.
 //!
 //! Specification: this file. A frame is its length (u32, of what follows), a channel (u32), a tag
 //! (u8) and the message's fields; integers are little-endian, byte strings carry a u32 length,
@@ -11,6 +11,8 @@
 pub const VERSION: u32 = 2;
 /// The name by which the agent finds its port.
 pub const PORT_NAME: &str = "tenure.lab";
+/// Where there is no virtio: what names a serial device on the kernel's command line, as in `lab.port=ttyS1`.
+pub const PORT_PARAMETER: &str = "lab.port";
 /// Largest frame, without its length field; a longer one is not from the other side.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 /// Largest piece of a stream put into one frame.

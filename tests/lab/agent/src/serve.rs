@@ -16,19 +16,21 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use lab_agent::proto::{self, CHUNK_BYTES, CONTROL, Decoder, Frame, Message, PORT_NAME, Program};
+use lab_agent::proto::{self, CHUNK_BYTES, CONTROL, Decoder, Frame, Message, PORT_NAME, PORT_PARAMETER, Program};
+use rustix::fs::OFlags;
+use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::program::Programs;
 
 const PORT_TRIES: u32 = 3000;
 const PORT_PAUSE: Duration = Duration::from_millis(10);
+/// The fastest a PC's serial port is made for.
+const LINE_SPEED: u32 = 115_200;
 
 /// The agent: serves until the other side asks for the end or is gone.
 pub(crate) fn serve() -> Result<()> {
-    let port = find_port()?;
-    let reader = OpenOptions::new().read(true).write(true).open(&port);
     // A port opens once only; both directions share it.
-    let mut reader = reader.with_context(|| port.display().to_string())?;
+    let mut reader = open_port()?;
     let writer = Writer(Arc::new(Mutex::new(reader.try_clone()?)));
     writer.send(CONTROL, Message::Hello(proto::VERSION));
 
@@ -53,6 +55,32 @@ pub(crate) fn serve() -> Result<()> {
             }
         }
     }
+}
+
+/// The serial line the kernel's command line names, or else the virtio port.
+fn open_port() -> Result<File> {
+    let command_line = fs::read_to_string("/proc/cmdline").context("/proc/cmdline")?;
+    let named = command_line.split_whitespace().find_map(|word| word.strip_prefix(PORT_PARAMETER)?.strip_prefix('='));
+    let path = match named {
+        Some(name) => Path::new("/dev").join(name),
+        None => find_port()?,
+    };
+    let port = OpenOptions::new().read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed()).open(&path);
+    let port = port.with_context(|| path.display().to_string())?;
+    if named.is_some() {
+        make_raw(&port).with_context(|| format!("settings of {}", path.display()))?;
+    }
+    Ok(port)
+}
+
+/// Bytes pass as they are, both ways, as fast as the line can, and nobody asks for a carrier.
+fn make_raw(line: &File) -> rustix::io::Result<()> {
+    let mut settings = tcgetattr(line)?;
+    settings.make_raw();
+    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    settings.control_modes &= !(ControlModes::CRTSCTS | ControlModes::HUPCL);
+    settings.set_speed(LINE_SPEED)?;
+    tcsetattr(line, OptionalActions::Flush, &settings)
 }
 
 /// The port by its name; its driver may take a moment to announce it, on a busy machine a long one.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tenure_lab::progress::Plain;
-use tenure_lab::{BootOptions, Clock, Command, DebianKernel, Host, Kernel, Lab, Lists, Options, Status, Stdin};
+use tenure_lab::{Bed, BootOptions, Clock, Command, DebianKernel, Host, Kernel, Lab, Lists, Options, Status, Stdin};
 
 /// An emulated host with the real KVM, for programs that need VMs with private memory.
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Provision {
+    /// Which machine: amd (QEMU, the quick one) or intel (Bochs)
+    #[arg(long, default_value_t, global = true)]
+    bed: Bed,
     /// Build the host's kernel from this package instead of the newest, if need be of another suite (`sid/` for its newest)
     #[arg(long, value_name = "[SUITE/]linux-source-VERSION", global = true)]
     kernel: Option<String>,
@@ -72,9 +75,9 @@ struct Machine {
     /// Memory in MiB
     #[arg(long, default_value_t = 2048)]
     memory: u32,
-    /// Processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Processors [default: 2 of amd, 1 of intel]
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Let time pass with instructions: one processor, repeatable counts
     #[arg(long)]
     icount: bool,
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let options = Options {
+        bed: cli.provision.bed,
         kernel: cli.provision.kernel.map_or(Kernel::Newest, |name| Kernel::named(&name)),
         cache: None,
         lists: if cli.provision.refresh { Lists::Fresh } else { Lists::Kept },
@@ -132,9 +136,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 fn boot(lab: &Lab, machine: &Machine) -> Result<Host> {
     let extra_files = machine.put.iter().map(|pair| split(pair).map(|(here, there)| (PathBuf::from(here), there)));
+    let defaults = BootOptions::for_bed(lab.bed());
     let options = BootOptions {
         memory_mib: machine.memory,
-        cpus: if machine.icount { 1 } else { machine.cpus },
+        cpus: if machine.icount { 1 } else { machine.cpus.unwrap_or(defaults.cpus) },
         clock: if machine.icount { Clock::Instructions } else { Clock::Host },
         extra_files: extra_files.collect::<Result<_>>()?,
         kernel_args: machine.kernel_args.clone(),

@@ -1,7 +1,7 @@
 //! Calls of the kernel that fail, and panics in their place: at each step of a launch, while the guest runs, in teardown.
 
 use anyhow::{Context, Result, ensure};
-use tenure::report::GuestOutcome;
+use tenure::report::{GuestOutcome, Verdict as Evidence};
 
 use crate::bench::{Bench, self_test};
 use crate::vmm::{Ended, Program};
@@ -25,6 +25,8 @@ const LAUNCH: [&str; 15] = [
     "create_vcpu:2=EMFILE",
     "set_cpuid:2=EINVAL",
 ];
+/// Exit code of a run whose teardown was not clean.
+const NOT_CLEAN: u32 = 5;
 /// Of these, the ones before there is a VM.
 const BEFORE_THE_VM: [&str; 2] = ["supported_cpuid=ENOMEM", "create_vm=ENOMEM"];
 
@@ -77,15 +79,24 @@ pub(crate) fn running_fails(bench: &mut Bench) -> Result<Verdict> {
         (&["discard:1=EIO"], 0),
         (&["discard:1=done,EIO"], 0),
         // Nobody knows what the kernel did, whether it did or not: in doubt until the end, which is then not clean.
-        (&["set_owner:2=EINTR"], 5),
-        (&["set_owner:2=done,EINTR"], 5),
+        (&["set_owner:2=EINTR"], NOT_CLEAN),
+        (&["set_owner:2=done,EINTR"], NOT_CLEAN),
     ];
     for (faults, code) in cases {
         let check = || -> Result<()> {
             let (ended, vms) = run(bench, faults, "--fail")?;
             ended.check_code(code)?;
             ensure!(vms == 1, "there were {vms} VMs");
-            ended.check_receipt()
+            if code != NOT_CLEAN {
+                return ended.check_receipt();
+            }
+            // One page, with the reason; everything else is as it should be.
+            let receipt = ended.receipt().context("no receipt")?;
+            ensure!(receipt.in_doubt_pages == 1 && receipt.doubts.len() == 1, "{receipt:?}");
+            ensure!(receipt.doubts[0].contains("failure asked for"), "{receipt:?}");
+            let evidence = receipt.evidence.iter().all(|evidence| evidence.verdict == Evidence::Holds);
+            ensure!(evidence && receipt.debts.is_empty(), "{receipt:?}");
+            Ok(())
         };
         check().with_context(|| faults.join(" "))?;
     }

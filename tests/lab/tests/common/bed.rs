@@ -1,11 +1,11 @@
-//! The lab host all cases share, with `tenure` and the guests on board.
+//! The lab host all cases of a bed share, with `tenure` and the guests on board.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tenure_lab::progress::Plain;
-use tenure_lab::{BootOptions, Command, DebianKernel, Host, Lab, Options, Target};
+use tenure_lab::{Bed as LabBed, BootOptions, Command, DebianKernel, Host, Lab, Options, Target};
 
 /// `tenure` on the lab host.
 pub(crate) const TENURE: &str = "/bin/tenure";
@@ -20,7 +20,8 @@ pub(crate) const INITRD: &str = "/guest/initrd";
 
 /// Debian's kernel the tests are about.
 const DEBIAN_VERSION: &str = "6.12";
-/// Memory of the lab host: the largest guest has 6 GiB, of which it touches a sample, but the host must believe in it.
+/// Memory of the AMD bed's host: the largest guest has 6 GiB, of which it touches a sample, but the host must believe in
+/// it. Guests of the Intel bed are small.
 const HOST_MEMORY_MIB: u32 = 8192;
 
 /// The lab, and a host of it once somebody needs one.
@@ -34,23 +35,25 @@ pub(crate) struct Bed {
 
 impl Bed {
     /// Makes everything ready that goes on board.
-    pub(crate) fn prepare() -> Result<Self> {
+    pub(crate) fn prepare(bed: LabBed) -> Result<Self> {
         let mut progress = Plain::new(std::io::stderr());
-        let lab = Lab::provision(&Options::default(), &mut progress)?;
+        let lab = Lab::provision(&Options { bed, ..Options::default() }, &mut progress)?;
         let mut build = |package, target| lab.build_static(package, &target, &mut progress);
         let tenure = build("tenure", Target::Bin("tenure".to_owned()))?;
         let init = build("test-guest", Target::Bin("test-guest".to_owned()))?;
-        let peer = build("test-guest", Target::Example("virtio-peer".to_owned()))?;
-        let fpu_restores = build("lab-agent", Target::Example("fpu_restores".to_owned()))?;
+        let mut files = vec![(tenure, TENURE)];
+        let mut options = BootOptions::for_bed(bed);
+        if bed == LabBed::Amd {
+            files.push((build("test-guest", Target::Example("virtio-peer".to_owned()))?, PEER));
+            files.push((build("lab-agent", Target::Example("fpu_restores".to_owned()))?, FPU_RESTORES));
+            options.memory_mib = HOST_MEMORY_MIB;
+        }
         let kernel = lab.debian_guest(&DebianKernel::Version(DEBIAN_VERSION.to_owned()), &mut progress)?;
         let scratch = tempfile::tempdir()?;
         let initrd = scratch.path().join("initrd");
         fs::write(&initrd, test_guest::initrd(&fs::read(init)?)?)?;
-        let extra_files =
-            [(tenure, TENURE), (peer, PEER), (fpu_restores, FPU_RESTORES), (kernel, DEBIAN_KERNEL), (initrd, INITRD)]
-                .map(|(here, there)| (here, there.to_owned()));
-        let options =
-            BootOptions { memory_mib: HOST_MEMORY_MIB, extra_files: extra_files.to_vec(), ..BootOptions::default() };
+        files.extend([(kernel, DEBIAN_KERNEL), (initrd, INITRD)]);
+        options.extra_files = files.into_iter().map(|(here, there)| (here, there.to_owned())).collect();
         Ok(Self { lab, options, host: None, _scratch: scratch })
     }
 

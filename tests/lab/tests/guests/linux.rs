@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use tenure::events::{ConversionResult, Event, Owner, TimedEvent};
 use tenure::report::{ConversionCounts, GuestOutcome};
-use tenure_lab::{Command, Host};
+use tenure_lab::{Bed as LabBed, Command, Host};
 
 use crate::common::bed::{self, Bed, DEBIAN_KERNEL, INITRD, PEER, TENURE};
 use crate::common::vmm::{Ended, Vmm};
@@ -52,7 +52,12 @@ fn attempts(bed: &mut Bed, attempt: impl Fn(&Host) -> Result<String>) -> Result<
 }
 
 fn boot_all_private(host: &Host, vcpus: u32) -> Result<String> {
-    let vmm = Vmm::start(host, &arguments(vcpus, "none", "memory,sleep,dmesg"), None)?;
+    let mut arguments = arguments(vcpus, "none", "memory,sleep,dmesg");
+    if let (LabBed::Intel, Some(cmdline)) = (host.bed(), arguments.last_mut()) {
+        // Each character on the console is two exits, and an exit is tens of thousands of instructions to emulate.
+        cmdline.push_str(" quiet");
+    }
+    let vmm = Vmm::start(host, &arguments, None)?;
     let ended = vmm.wait()?;
     check_guest(&ended, vcpus)?;
     let (to_shared, to_private) = conversions(&ended)?;
@@ -134,7 +139,7 @@ pub(crate) fn shared_pages(events: &[TimedEvent]) -> BTreeSet<u64> {
     shared
 }
 
-/// Arguments of `tenure run` for Debian's kernel and the test userland.
+/// Arguments of `tenure run` for Debian's kernel and the test userland; the last is the kernel's command line.
 pub(crate) fn arguments(vcpus: u32, guise: &str, tests: &str) -> Vec<String> {
     let mut arguments =
         ["--tee", "sw", "--guise", guise, "--kernel", DEBIAN_KERNEL, "--initrd", INITRD].map(str::to_owned).to_vec();

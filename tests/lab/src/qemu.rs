@@ -1,7 +1,7 @@
 //! The lab's QEMU, built from the distribution's source package with the corrections in `qemu/`.
 //!
 //! Owns: which source, the corrections' order, a configuration with nothing more than the lab
-//! needs, and the firmware files QEMU loads. Does not own: how it is run (`machine`).
+//! needs, and the firmware files QEMU loads. Does not own: how it is run (`machine::qemu`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
