@@ -24,7 +24,7 @@ use crate::{cpio, process};
 const CONSOLE: &str = "console";
 
 /// How the machine's time passes. The Intel bed has a clock of its own: every instruction takes its time, and idle time
-/// is skipped.
+/// passes quicker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
     /// With the host's time: all processors at once, as fast as it goes.
