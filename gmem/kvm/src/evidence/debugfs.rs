@@ -26,10 +26,13 @@ pub enum KernelsList {
 
 /// Looks at the kernel's list.
 pub fn vms_of_this_process() -> KernelsList {
-    if !outermost_pid_namespace() {
-        return KernelsList::Unknown {
-            reason: "this process has another number there: it is in a PID namespace".into(),
-        };
+    match fs::read_to_string("/proc/self/status") {
+        Ok(status) if outermost_pid_namespace(&status) => {}
+        Ok(_) => {
+            let reason = "this process has another number there: it is in a PID namespace".to_owned();
+            return KernelsList::Unknown { reason };
+        }
+        Err(error) => return KernelsList::Unknown { reason: format!("/proc/self/status: {error}") },
     }
     match threads() {
         Ok(threads) => vms_in(Path::new(KVM_DEBUGFS), &threads),
@@ -64,11 +67,11 @@ fn vms_in(directory: &Path, threads: &[u32]) -> KernelsList {
     }
 }
 
-/// `NSpid` in `/proc/self/status` has a number for each namespace the process is in, the outermost that is visible first.
-fn outermost_pid_namespace() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// `NSpid` in `/proc/PID/status` has a number for each namespace the process is in, the outermost that is visible first. A
+/// kernel without such namespaces has no such line.
+fn outermost_pid_namespace(status: &str) -> bool {
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() == 1)
+    numbers.is_none_or(|numbers| numbers.split_ascii_whitespace().count() == 1)
 }
 
 #[cfg(test)]
@@ -85,6 +88,14 @@ mod tests {
         fs::write(root.path().join("exits"), "0").unwrap();
         assert_eq!(vms_in(root.path(), &[77]), KernelsList::Vms(vec!["77-12".into(), "77-4".into()]));
         assert_eq!(vms_in(root.path(), &[8]), KernelsList::Vms(Vec::new()));
+    }
+
+    #[test]
+    fn the_outermost_namespace_is_told_from_others() {
+        let status = |lines: &str| format!("Name:\ttenure\nNgid:\t0\n{lines}Threads:\t1\n");
+        assert!(outermost_pid_namespace(&status("NSpid:\t77\n")));
+        assert!(outermost_pid_namespace(&status("")));
+        assert!(!outermost_pid_namespace(&status("NSpid:\t77\t1\n")));
     }
 
     /// no-silent-trust: what cannot be looked at is not taken for nothing.
