@@ -14,7 +14,7 @@ use gmem::PageCount;
 use gmem::ledger::Census;
 
 use crate::convert::Unsettled;
-use crate::evidence::debugfs::{KernelsList, vms_of_this_process};
+use crate::evidence::debugfs::{KernelsList, vms_left};
 use crate::evidence::{self, Held};
 use crate::port::KernelVm;
 use crate::vm::{Core, Resident, STAGING_SLOT, Vm, lock};
@@ -126,7 +126,7 @@ impl<V: KernelVm, S> Vm<V, S> {
         let leaked = if core.vm_type.has_hardware_owner() { Leaked::Unknown } else { Leaked::CannotBe };
         step(Closing::Vm, close_vm(core.release()).err());
         let held = evidence::held_by_this_process();
-        Receipt { pages, resident, unsettled, steps, held, kernels_list: vms_of_this_process(), leaked }
+        Receipt { pages, resident, unsettled, steps, held, kernels_list: vms_left(), leaked }
     }
 }
 

@@ -8,6 +8,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where the kernel lists its VMs.
 pub const KVM_DEBUGFS: &str = "/sys/kernel/debug/kvm";
@@ -24,8 +26,22 @@ pub enum KernelsList {
     },
 }
 
-/// Looks at the kernel's list.
-pub fn vms_of_this_process() -> KernelsList {
+/// How long a VM may take to go after its last descriptor: workers of the kernel's hold it while they are at it.
+const PATIENCE: Duration = Duration::from_millis(200);
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// Looks at the kernel's list, until it is empty or has not become so for a while.
+pub fn vms_left() -> KernelsList {
+    let started = Instant::now();
+    loop {
+        match vms_of_this_process() {
+            KernelsList::Vms(vms) if !vms.is_empty() && started.elapsed() < PATIENCE => thread::sleep(BETWEEN),
+            list => return list,
+        }
+    }
+}
+
+fn vms_of_this_process() -> KernelsList {
     match fs::read_to_string("/proc/self/status") {
         Ok(status) if outermost_pid_namespace(&status) => {}
         Ok(_) => {
