@@ -90,9 +90,9 @@ pub(crate) fn running_fails(bench: &mut Bench) -> Result<Verdict> {
             if code != NOT_CLEAN {
                 return ended.check_receipt();
             }
-            // One page, with the reason; everything else is as it should be.
+            // One request, whichever vCPU's it was, with the reason; everything else is as it should be.
             let receipt = ended.receipt().context("no receipt")?;
-            ensure!(receipt.in_doubt_pages == 1 && receipt.doubts.len() == 1, "{receipt:?}");
+            ensure!(receipt.in_doubt_pages != 0 && receipt.doubts.len() == 1, "{receipt:?}");
             ensure!(receipt.doubts[0].contains("failure asked for"), "{receipt:?}");
             let evidence = receipt.evidence.iter().all(|evidence| evidence.verdict == Evidence::Holds);
             ensure!(evidence && receipt.debts.is_empty(), "{receipt:?}");
