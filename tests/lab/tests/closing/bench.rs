@@ -9,7 +9,7 @@ use tenure_lab::progress::Plain;
 use tenure_lab::{BootOptions, Command, Host, Lab, Options, Target};
 
 use crate::lifecycle;
-use crate::memory;
+use crate::memory::Memory;
 use crate::trace::{Lives, Tracer};
 use crate::vmm::{Ended, Program, Vmm};
 
@@ -25,8 +25,8 @@ pub(crate) const HOLD: &str = "/bin/hold";
 pub(crate) struct Bench {
     pub host: Host,
     pub tracer: Tracer,
-    /// Kilobytes of free memory before the first case.
-    pub free_before_kb: u64,
+    /// Its memory before the first case.
+    pub memory_before: Memory,
     lab: Lab,
     files: Vec<(PathBuf, String)>,
     _scratch: TempDir,
@@ -58,7 +58,7 @@ impl Bench {
             on_board(&initrd, INITRD),
         ];
         let (host, tracer) = boot(&lab, &files)?;
-        let mut bench = Self { host, tracer, free_before_kb: 0, lab, files, _scratch: scratch };
+        let mut bench = Self { host, tracer, memory_before: Memory::default(), lab, files, _scratch: scratch };
         bench.warm_up()?;
         Ok(bench)
     }
@@ -79,7 +79,7 @@ impl Bench {
     /// What the first guest makes the host's kernel allocate for good must not count as a leak.
     fn warm_up(&mut self) -> Result<()> {
         self.run(Program::Tenure, &self_test())?.check_code(0)?;
-        self.free_before_kb = memory::free_kb(&self.host)?;
+        self.memory_before = Memory::of(&self.host)?;
         Ok(())
     }
 

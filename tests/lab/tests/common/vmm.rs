@@ -187,9 +187,15 @@ impl Ended {
         Ok(())
     }
 
-    /// The ends of console and messages.
+    /// The ends of console and messages, and what the devices counted.
     pub(crate) fn tail(&self) -> String {
-        tail(&self.console, &self.messages)
+        let mut text = tail(&self.console, &self.messages);
+        for timed in &self.events {
+            if let Event::Device { name, counters } = &timed.event {
+                text.push_str(&format!("{name}: {counters:?}\n"));
+            }
+        }
+        text
     }
 }
 

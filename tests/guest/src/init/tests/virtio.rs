@@ -21,9 +21,10 @@ pub(super) fn test(kib: Option<u64>) -> anyhow::Result<String> {
     let kib = kib.unwrap_or(DEFAULT_KIB);
     let len = usize::try_from(kib).ok().and_then(|kib| kib.checked_mul(1024)).filter(|len| *len <= PAYLOAD_MAX);
     let len = len.with_context(|| format!("{kib} KiB is more than {PAYLOAD_MAX} bytes"))?;
-    let mut console = Console(open()?);
+    let mut console = Console { file: open()?, received: 0, sent: 0 };
     let begun = Instant::now();
-    protocol::exchange(&mut console, Side::Guest { len })?;
+    let exchanged = protocol::exchange(&mut console, Side::Guest { len });
+    exchanged.with_context(|| format!("{} bytes received, {} sent", console.received, console.sent))?;
     let elapsed = begun.elapsed().as_millis();
     Ok(format!("kib_each_way {kib} elapsed_ms {elapsed}"))
 }
@@ -45,24 +46,32 @@ fn open() -> anyhow::Result<File> {
 }
 
 /// The console with an end to waiting.
-struct Console(File);
+struct Console {
+    file: File,
+    received: usize,
+    sent: usize,
+}
 
 impl Read for Console {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut waiting = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut waiting, Some(&SILENCE_MAX))? {
+        let mut waiting = [PollFd::new(&self.file, PollFlags::IN)];
+        let read = match poll(&mut waiting, Some(&SILENCE_MAX))? {
             0 => Err(io::ErrorKind::TimedOut.into()),
-            _ => self.0.read(buffer),
-        }
+            _ => self.file.read(buffer),
+        };
+        self.received += *read.as_ref().unwrap_or(&0);
+        read
     }
 }
 
 impl Write for Console {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.write(data)
+        let written = self.file.write(data);
+        self.sent += *written.as_ref().unwrap_or(&0);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
