@@ -77,7 +77,8 @@ impl Memory {
             fields.filter_map(|(name, value)| Some((name.to_owned(), number(value)?))).collect();
         let field = |name: &str| fields.get(name).copied().with_context(|| format!("no {name} in /proc/meminfo"));
         let zones = host.read_to_string("/proc/zoneinfo")?;
-        let on_lists: u64 = zones.lines().filter_map(|line| line.trim().strip_prefix("count:")).filter_map(number).sum();
+        let on_lists: u64 =
+            zones.lines().filter_map(|line| line.trim().strip_prefix("count:")).filter_map(number).sum();
         let free = field("MemFree")? + on_lists * 4;
         let of_the_kernel = OF_THE_KERNEL.iter().map(|name| field(name)).sum::<Result<u64>>()?;
         let other = field("MemTotal")?.saturating_sub(free + of_the_kernel);
