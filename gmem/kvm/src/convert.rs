@@ -19,6 +19,7 @@
 mod desk;
 
 use std::fmt;
+use std::slice;
 use std::sync::atomic::Ordering;
 
 use smallvec::{SmallVec, smallvec};
@@ -142,10 +143,10 @@ impl<V: KernelVm> Core<V> {
             return Err(ConvertError::GuardHeld { range });
         }
         self.ledger.check_ram(range)?;
-        let turn = self.desk.line_up(range, owner);
-        if turn.is_alone() {
-            return self.carry_out_alone(range, owner);
+        if let Some(answer) = self.convert_at_once(range, owner) {
+            return answer;
         }
+        let turn = self.desk.line_up(range, owner);
         loop {
             if let Some(answer) = turn.wait(|| self.is_closing()) {
                 return answer;
@@ -159,15 +160,23 @@ impl<V: KernelVm> Core<V> {
         }
     }
 
-    /// Converts a range that nobody else is in line with: most often, and not worth a batch.
-    fn carry_out_alone(&self, range: GfnRange, owner: Owner) -> Result<Converted, ConvertError> {
+    /// Converts a range of one piece if nobody else converts or waits to: so it is most often, and then there is no need
+    /// of a line.
+    fn convert_at_once(&self, range: GfnRange, owner: Owner) -> Option<Result<Converted, ConvertError>> {
+        if to_boundary(range) < range.pages() {
+            return None;
+        }
+        let _alone = self.desk.alone()?;
         let mut unsettled = lock(&self.desk.unsettled);
         self.pay(&mut unsettled.debts);
-        self.check_request(&unsettled, range, owner)?;
-        drop(unsettled);
-        let mut run = Run::new(range);
-        self.convert_run(&mut run, owner);
-        run.answer(range).unwrap_or(Err(ConvertError::Gone))
+        let mut member = Member::new(range);
+        let converted = self
+            .check_request(&unsettled, range, owner)
+            .and_then(|()| self.convert_piece(&mut unsettled, range, owner, slice::from_mut(&mut member)));
+        Some(match converted {
+            Ok(()) => Ok(member.converted()),
+            Err(error) => Err(member.failed_at(range, error)),
+        })
     }
 
     /// Pays debts, and says which requests of the batch are refused as a whole before any of it is carried out.
@@ -204,7 +213,8 @@ impl<V: KernelVm> Core<V> {
 
     fn convert_run(&self, run: &mut Run, owner: Owner) {
         for piece in pieces(run.range) {
-            if let Err(error) = self.convert_piece(piece, owner, &mut run.members) {
+            let mut unsettled = lock(&self.desk.unsettled);
+            if let Err(error) = self.convert_piece(&mut unsettled, piece, owner, &mut run.members) {
                 run.failed = Some((piece, error));
                 break;
             }
@@ -220,23 +230,29 @@ impl<V: KernelVm> Core<V> {
         if self.is_closing() {
             return Err(ConvertError::Gone);
         }
+        if unsettled.debts.is_empty() && !self.desk.may_be_in_doubt(unsettled) {
+            return Ok(());
+        }
         // A leftover must not come back to life as the new owner's contents.
         if let Some(debt) = unsettled.debts.iter().find(|debt| debt.side == owner && debt.range.overlaps(range)) {
             return Err(ConvertError::Owed(debt.clone()));
         }
         // The ledger refuses a piece as a whole; here it is the whole request, and nobody else's.
-        if !self.desk.may_be_in_doubt(unsettled) {
-            return Ok(());
-        }
         match self.ledger.first_in(range, PageState::InDoubt) {
             Some(page) => Err(LedgerError::NotConvertible { page, state: PageState::InDoubt, to: owner }.into()),
             None => Ok(()),
         }
     }
 
-    /// Converts what of `piece` has not got this owner yet, and counts it for whom it belongs to.
-    fn convert_piece(&self, piece: GfnRange, owner: Owner, members: &mut [Member]) -> Result<(), ConvertError> {
-        let mut unsettled = lock(&self.desk.unsettled);
+    /// Converts what of `piece` has not got this owner yet, and counts it for whom it belongs to. `unsettled` is the
+    /// conversion lock.
+    fn convert_piece(
+        &self,
+        unsettled: &mut Unsettled,
+        piece: GfnRange,
+        owner: Owner,
+        members: &mut [Member],
+    ) -> Result<(), ConvertError> {
         if self.is_closing() {
             return Err(ConvertError::Gone);
         }
@@ -344,6 +360,23 @@ impl Member {
         self.changed += own;
         self.owed += if debt.is_some() { own } else { 0 };
     }
+
+    /// The answer when all pieces are done.
+    fn converted(&self) -> Converted {
+        Converted {
+            changed: PageCount::new(self.changed),
+            already: PageCount::new(self.range.pages().get() - self.changed),
+            owed: PageCount::new(self.owed),
+        }
+    }
+
+    /// The answer when this piece failed. Pieces are worked off from the lowest address up.
+    fn failed_at(&self, piece: GfnRange, mut error: ConvertError) -> ConvertError {
+        if let ConvertError::Kernel { done, .. } = &mut error {
+            *done = PageCount::new(piece.start().number().saturating_sub(self.range.start().number()));
+        }
+        error
+    }
 }
 
 impl Run {
@@ -353,27 +386,29 @@ impl Run {
 
     /// The answer to the request for `range`; `None` if it is not part of this run.
     fn answer(&self, range: GfnRange) -> Option<Result<Converted, ConvertError>> {
-        let Member { changed, owed, .. } = *self.members.iter().find(|member| member.range == range)?;
-        // Pieces are worked off from the lowest address up.
-        let past_end = range.start().number() + range.pages().get();
-        if let Some((piece, error)) = self.failed.as_ref().filter(|(piece, _)| piece.start().number() < past_end) {
-            let mut error = error.clone();
-            if let ConvertError::Kernel { done, .. } = &mut error {
-                *done = PageCount::new(piece.start().number().saturating_sub(range.start().number()));
-            }
-            return Some(Err(error));
-        }
-        let already = range.pages().get() - changed;
-        let [changed, already, owed] = [changed, already, owed].map(PageCount::new);
-        Some(Ok(Converted { changed, already, owed }))
+        let member = self.members.iter().find(|member| member.range == range)?;
+        let reached = |piece: &GfnRange| piece.start().number() < range.end_number();
+        Some(match self.failed.as_ref().filter(|(piece, _)| reached(piece)) {
+            Some((piece, error)) => Err(member.failed_at(*piece, error.clone())),
+            None => Ok(member.converted()),
+        })
     }
+}
+
+/// Pages from the start of a range to the next multiple of [`PIECE`].
+fn to_boundary(range: GfnRange) -> PageCount {
+    PageCount::new(PIECE.get() - range.start().number() % PIECE.get())
 }
 
 /// Pieces of at most [`PIECE`] pages that do not cross a multiple of it, so that each is one ledger entry.
 fn pieces(range: GfnRange) -> impl Iterator<Item = GfnRange> {
-    let to_boundary = PIECE.get() - range.start().number() % PIECE.get();
-    let (head, rest) = range.split_at(PageCount::new(to_boundary));
-    head.into_iter().chain(rest.into_iter().flat_map(|rest| rest.pieces(PIECE)))
+    let mut rest = Some(range);
+    std::iter::from_fn(move || {
+        let range = rest?;
+        let (piece, after) = range.split_at(to_boundary(range));
+        rest = after;
+        piece
+    })
 }
 
 /// Whether this errno of `KVM_SET_MEMORY_ATTRIBUTES` proves that no attribute changed: it is returned before the first

@@ -1,6 +1,7 @@
 //! The line of conversion requests: who waits for whom, and which are carried out together.
 //!
-//! Owns the order of requests and what becomes of each. A request waits for every earlier one that overlaps it, and for
+//! Owns the order of requests and what becomes of each. A request for one piece that finds nobody is
+//! [alone](Alone) and stands in no line. Any other waits for every earlier one that overlaps it, and for
 //! the conversion lock. With that it takes along the waiting ones that want the same owner and adjoin it, so that vCPUs
 //! which convert neighbouring pages at the same time cost one kernel call and not one each. A guest that waits for each answer before
 //! it asks again is never merged: the answer says that the pages have their new owner. Not owned: how pages are
@@ -30,6 +31,8 @@ pub(crate) struct ConversionDesk {
 struct Line {
     next_number: u64,
     requests: Vec<Request>,
+    /// A request that is not among them is under way.
+    somebody_alone: bool,
     /// Threads that wait for it to move. Waking nobody is a call of the kernel too, for each conversion.
     sleepers: usize,
 }
@@ -55,7 +58,11 @@ enum Stage {
 pub(super) struct Turn<'a> {
     desk: &'a ConversionDesk,
     number: u64,
-    alone: bool,
+}
+
+/// A request for which no line is needed.
+pub(super) struct Alone<'a> {
+    desk: &'a ConversionDesk,
 }
 
 /// Requests by number; most often there is one.
@@ -71,15 +78,23 @@ pub(super) struct Batch<'a> {
 }
 
 impl ConversionDesk {
-    /// A place at the end of the line. Who finds nobody there is under way at once.
+    /// Leave to convert at once, if nobody is there. Who comes meanwhile waits.
+    pub(super) fn alone(&self) -> Option<Alone<'_>> {
+        let mut line = lock(&self.line);
+        if line.somebody_alone || !line.requests.is_empty() {
+            return None;
+        }
+        line.somebody_alone = true;
+        Some(Alone { desk: self })
+    }
+
+    /// A place at the end of the line.
     pub(super) fn line_up(&self, range: GfnRange, owner: Owner) -> Turn<'_> {
         let mut line = lock(&self.line);
         let number = line.next_number;
         line.next_number += 1;
-        let alone = line.requests.is_empty();
-        let stage = if alone { Stage::UnderWay } else { Stage::Waiting };
-        line.requests.push(Request { number, range, owner, stage });
-        Turn { desk: self, number, alone }
+        line.requests.push(Request { number, range, owner, stage: Stage::Waiting });
+        Turn { desk: self, number }
     }
 
     /// Makes everybody in the line ask again whether to give up.
@@ -98,7 +113,8 @@ impl ConversionDesk {
     /// Requests under way or waiting.
     #[cfg(test)]
     pub(crate) fn requests(&self) -> usize {
-        lock(&self.line).requests.len()
+        let line = lock(&self.line);
+        line.requests.len() + usize::from(line.somebody_alone)
     }
 
     /// Whether any page can be in doubt: some answer of the kernel's proved nothing, or a thread panicked in the middle of
@@ -114,12 +130,15 @@ impl ConversionDesk {
     }
 }
 
-impl Turn<'_> {
-    /// Whether nobody was there on arrival: there is nothing to wait for, and nobody to be taken along.
-    pub(super) fn is_alone(&self) -> bool {
-        self.alone
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut line = lock(&self.desk.line);
+        line.somebody_alone = false;
+        self.desk.moved(&line);
     }
+}
 
+impl Turn<'_> {
     /// Returns the answer once another thread has carried out the request or `give_up` says so, or nothing once no
     /// earlier request overlaps it.
     pub(super) fn wait(&self, give_up: impl Fn() -> bool) -> Option<Result<Converted, ConvertError>> {
@@ -162,12 +181,13 @@ impl Line {
         self.requests.iter().find(|request| request.number == number)
     }
 
-    /// Whether a request before this one overlaps it and is not answered yet.
+    /// Whether a request before this one overlaps it, or may do so, and is not answered yet.
     fn is_blocked(&self, number: u64) -> bool {
         let blocks = |own: &Request, other: &Request| {
             other.number < own.number && !matches!(other.stage, Stage::Answered(_)) && other.range.overlaps(own.range)
         };
-        self.request(number).is_some_and(|own| self.requests.iter().any(|other| blocks(own, other)))
+        self.somebody_alone
+            || self.request(number).is_some_and(|own| self.requests.iter().any(|other| blocks(own, other)))
     }
 
     /// Puts a waiting request under way, and with it, as long as there are any, those that adjoin what was taken.
