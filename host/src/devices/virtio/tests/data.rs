@@ -178,9 +178,10 @@ fn chains_from_before_a_reset_are_forgotten() {
         driver.descriptor(&tx, head, BUFFERS, 0x1_0000, 0, 0);
         driver.offer(&mut tx, head);
     }
-    // Only now is the second one certainly taken: the pipe holds the first, and somebody waits with the second.
+    // Only now is the second one certainly taken: the pipe holds the first, and somebody waits with the second. Two reads
+    // are of the first, what it holds and that there is no more.
     driver.wait_used(&mut tx);
-    while devices.counts().console.accepted_reads < 2 {
+    while devices.counts().console.accepted_reads < 3 {
         thread::yield_now();
     }
     let mut tx = transmit_queue();
