@@ -12,13 +12,12 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use gmem::{PAGE_SIZE, PageCount};
+use gmem_kvm::evidence::GUEST_MEMFD_NAMES;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use serde::Serialize;
 
 /// Name of the memfd behind RAM's shared alias, as `gmem-kvm` creates it.
 const ALIAS: &str = "memfd:tenure-ram-shared";
-/// Names of guest_memfd files in `/proc/PID/maps` over the kernel's versions.
-const GUEST_MEMFD: [&str; 2] = ["[kvm-gmem]", "[guest_memfd]"];
 /// What is written over the alias: `int3`, so that a guest that executed it would not get far.
 const PATTERN: u8 = 0xcc;
 /// Every how many pages of the alias one is read, and overwritten, beyond those that take memory.
@@ -115,7 +114,8 @@ impl Prover {
 
     /// Looks, and tampers if asked to.
     pub fn look(&mut self, tampering: Tampering) -> Result<Proof, ProofError> {
-        let is_private = |line: &&str| GUEST_MEMFD.iter().any(|name| line.contains(name));
+        let names = GUEST_MEMFD_NAMES.map(|name| format!("[{name}]"));
+        let is_private = |line: &&str| names.iter().any(|name| line.contains(name));
         let private_mappings = maps(self.pid)?.lines().filter(is_private).map(str::to_owned).collect();
         let path = PathBuf::from(format!("/proc/{}/mem", self.pid));
         let failed = |source| ProofError::Proc { path: path.clone(), source };

@@ -32,6 +32,9 @@ pub enum Object {
     Other,
 }
 
+/// What the kernel calls a guest_memfd, in brackets; which of them depends on its version.
+pub const GUEST_MEMFD_NAMES: [&str; 2] = ["guest_memfd", "kvm-gmem"];
+
 /// Everything this process holds that pins a VM. A place that cannot be read counts as something held: what is not
 /// known is not shown as nothing.
 pub fn held_by_this_process() -> Vec<Held> {
@@ -85,7 +88,7 @@ pub fn recognise(name: &str) -> Option<Object> {
         Some(bare) => bare.trim_start_matches('['),
         None => name.strip_prefix("/[")?,
     };
-    if ["guest_memfd", "kvm-gmem"].iter().any(|known| bare.starts_with(known)) {
+    if GUEST_MEMFD_NAMES.iter().any(|known| bare.starts_with(known)) {
         Some(Object::GuestMemfd)
     } else if bare == "kvm-vm" {
         Some(Object::Vm)

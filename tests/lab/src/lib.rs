@@ -19,7 +19,6 @@ mod bochs;
 mod cache;
 mod child;
 mod command;
-mod cpio;
 mod debian_guest;
 mod host;
 mod kernel;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::bed::Bed;
-use crate::{cpio, process};
+use crate::process;
 
 /// Where the serial console's text is collected, in the scratch directory.
 const CONSOLE: &str = "console";
@@ -88,7 +88,7 @@ pub enum Error {
     },
     /// The initramfs could not be written.
     #[error(transparent)]
-    Initramfs(#[from] cpio::Error),
+    Initramfs(#[from] initramfs::Error),
     /// The emulator could not be started.
     #[error("cannot start the lab's emulator: {0}")]
     Start(#[source] io::Error),
@@ -240,7 +240,8 @@ fn read(path: &Path) -> String {
 }
 
 fn write_initramfs(to: &Path, agent: &Path, extra_files: &[(PathBuf, String)]) -> Result<(), Error> {
-    let mut archive = cpio::Writer::new(BufWriter::with_capacity(1 << 20, File::create(to).map_err(Error::Start)?));
+    let mut archive =
+        initramfs::Writer::new(BufWriter::with_capacity(1 << 20, File::create(to).map_err(Error::Start)?));
     archive.character_device("/dev/console", 5, 1)?;
     let agent = (agent.to_owned(), "/init".to_owned());
     for (path, name) in std::iter::once(&agent).chain(extra_files) {

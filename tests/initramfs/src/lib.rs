@@ -1,6 +1,7 @@
 //! Writes the cpio archive that a Linux kernel unpacks as its first root file system.
 //!
-//! Owns: the "newc" record format. Does not own: what goes into the archive.
+//! Owns the "newc" record format. Archives are reproducible: inode numbers count up, the owner is root, all times are
+//! zero. Does not own what goes into the archive.
 //! Specification: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 
 use std::collections::BTreeSet;
@@ -42,7 +43,7 @@ pub enum Error {
 
 /// An archive being written.
 #[derive(Debug)]
-pub(crate) struct Writer<W> {
+pub struct Writer<W> {
     out: W,
     inode: u32,
     directories: BTreeSet<String>,
@@ -50,12 +51,12 @@ pub(crate) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     /// Starts an archive.
-    pub(crate) fn new(out: W) -> Self {
+    pub fn new(out: W) -> Self {
         Self { out, inode: 0, directories: BTreeSet::new() }
     }
 
     /// Adds a directory and those above it, once each.
-    pub(crate) fn directory(&mut self, path: &str) -> Result<(), Error> {
+    pub fn directory(&mut self, path: &str) -> Result<(), Error> {
         let parts = parts(path)?;
         for depth in 1..=parts.len() {
             let name = parts[..depth].join("/");
@@ -67,13 +68,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// Adds a character device.
-    pub(crate) fn character_device(&mut self, path: &str, major: u32, minor: u32) -> Result<(), Error> {
+    pub fn character_device(&mut self, path: &str, major: u32, minor: u32) -> Result<(), Error> {
         let name = self.parents(path)?;
         self.header(&name, CHARACTER_DEVICE | 0o600, 0, (major, minor))
     }
 
     /// Adds a file of `size` bytes read from `source`, and the directories above it.
-    pub(crate) fn file(&mut self, path: &str, mode: u32, size: u64, source: impl Read) -> Result<(), Error> {
+    pub fn file(&mut self, path: &str, mode: u32, size: u64, source: impl Read) -> Result<(), Error> {
         let name = self.parents(path)?;
         let short = u32::try_from(size).map_err(|_| Error::TooLarge { path: path.to_owned(), size })?;
         self.header(&name, REGULAR | (mode & 0o7777), short, (0, 0))?;
@@ -86,7 +87,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive and gives back what it was written to.
-    pub(crate) fn finish(mut self) -> Result<W, Error> {
+    pub fn finish(mut self) -> Result<W, Error> {
         self.inode = 0;
         self.header(TRAILER, 0, 0, (0, 0))?;
         self.out.flush()?;
@@ -136,6 +137,7 @@ fn parts(path: &str) -> Result<Vec<&str>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     /// (name, mode, contents) of every record: a reader written from the specification.
     fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
@@ -180,6 +182,31 @@ mod tests {
             assert_eq!(records[3].2, data);
             assert_eq!(records[5].1, 0o020_600);
         }
+    }
+
+    /// Another implementation reads the same back. Without a `cpio` program there is nothing to compare with; every boot
+    /// in the lab still unpacks such an archive.
+    #[test]
+    fn cpio_program_agrees() {
+        let mut writer = Writer::new(Vec::new());
+        writer.character_device("/dev/console", 5, 1).unwrap();
+        writer.file("/init", 0o755, 4099, &[0x7f; 4099][..]).unwrap();
+        let bytes = writer.finish().unwrap();
+        let listing =
+            Command::new("cpio").args(["-tv", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let Ok(mut child) = listing else {
+            println!("skipped: no cpio program");
+            return;
+        };
+        child.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let listing = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        let lines: Vec<&str> = listing.lines().collect();
+        assert_eq!(lines.len(), 3, "{listing}");
+        assert!(lines[0].starts_with("drwxr-xr-x") && lines[0].ends_with("dev"), "{listing}");
+        assert!(lines[1].starts_with("crw-------") && lines[1].contains("5,   1"), "{listing}");
+        assert!(lines[2].starts_with("-rwxr-xr-x") && lines[2].contains("4099"), "{listing}");
     }
 
     #[test]
