@@ -37,7 +37,7 @@ use crate::exit::ExitCode;
 use crate::firmware::{self, FirmwareError, FirmwareImage};
 use crate::report::{GuestOutcome, RunReport, Timing};
 use crate::stop::{StopReason, StopSignal};
-use assemble::{Assembled, assemble};
+use assemble::{Assembled, Order, assemble};
 use cmdline::platform_cmdline;
 use linux::LinuxImage;
 use machine::Machine;
@@ -150,7 +150,8 @@ pub fn run_with_firmware<K: Kernel>(
 
     let mut vm = Vm::create(kernel, vm_type, prepared.ram)?;
     let mut vcpus = Vec::new();
-    let assembled = match assemble(&mut vm, &mut vcpus, &events, config, prepared, firmware) {
+    let order = Order { events: &events, config, prepared, firmware };
+    let assembled = match assemble(&mut vm, &mut vcpus, order) {
         Ok(assembled) => assembled,
         Err(error) => {
             let failed = vm.fail(error);

@@ -48,34 +48,35 @@ enum AssemblyError {
     Threads(std::io::Error),
 }
 
+/// What a VM is put together from.
+pub(super) struct Order<'a> {
+    pub events: &'a EventLog,
+    pub config: &'a RunConfig,
+    pub prepared: Prepared,
+    pub firmware: &'a FirmwareImage<'a>,
+}
+
 /// Puts the VM together, and devices and the machine around it. vCPUs go to `vcpus` as they are made, so that teardown
 /// gets them whatever fails.
 pub(super) fn assemble<V: KernelVm>(
     vm: &mut Vm<V, Launching>,
     vcpus: &mut Vec<V::Vcpu>,
-    events: &EventLog,
-    config: &RunConfig,
-    prepared: Prepared,
-    firmware: &FirmwareImage<'_>,
+    order: Order<'_>,
 ) -> Result<Assembled<V>, LaunchError> {
-    launch(vm, vcpus, events, config, prepared, firmware)
-        .and_then(|staging| connect(vm, events, config, staging))
-        .map_err(|error| match error {
-            AssemblyError::Launch(error) => error,
-            other => LaunchError::Plan { step: "launch", reason: other.to_string() },
-        })
+    let (events, config) = (order.events, order.config);
+    launch(vm, vcpus, order).and_then(|staging| connect(vm, events, config, staging)).map_err(|error| match error {
+        AssemblyError::Launch(error) => error,
+        other => LaunchError::Plan { step: "launch", reason: other.to_string() },
+    })
 }
 
 /// The VM's part; every step is an event. Returns the size of the staging slot.
 fn launch<V: KernelVm>(
     vm: &mut Vm<V, Launching>,
     vcpus: &mut Vec<V::Vcpu>,
-    events: &EventLog,
-    config: &RunConfig,
-    prepared: Prepared,
-    firmware: &FirmwareImage<'_>,
+    order: Order<'_>,
 ) -> Result<ByteLen, AssemblyError> {
-    let Prepared { abi_tee, ram, offered, linux, .. } = prepared;
+    let Order { events, config, prepared: Prepared { abi_tee, ram, offered, linux, .. }, firmware } = order;
     let mut steps = Steps { events, since: Instant::now() };
     let private = vm.has_private_memory();
     vm.add_ram()?;

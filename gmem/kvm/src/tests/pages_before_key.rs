@@ -213,9 +213,8 @@ fn pages_before_key_handles_of_a_gone_vm() {
     assert_eq!(kernel.record().len(), calls, "a call on a VM that is gone");
 }
 
-/// A thread that never comes back from a call: the pages go all the same, and the receipt says what is still open.
-#[test]
-fn pages_before_key_with_a_thread_stuck_in_a_call() {
+/// Ends a VM by `end` while another thread is inside a call, which comes back only afterwards.
+fn with_a_thread_in_a_call(end: impl FnOnce(Rig)) {
     let rig = Rig::new();
     let gate = rig.gate_before(PortCall::SetIrqLine);
     let kernel = rig.kernel.clone();
@@ -223,17 +222,25 @@ fn pages_before_key_with_a_thread_stuck_in_a_call() {
         let handle = rig.handle();
         scope.spawn(move || handle.set_irq_line(4, Level::High).unwrap());
         gate.wait_for_arrivals(1);
+        end(rig);
+        assert!(position(&kernel.record(), |call| matches!(call, Call::PagesFreed { .. })).is_some());
+        gate.open();
+    });
+    assert_pages_went_first(&kernel);
+}
+
+/// A thread that never comes back from a call: the pages go all the same, and the receipt says what is still open.
+#[test]
+fn pages_before_key_with_a_thread_stuck_in_a_call() {
+    with_a_thread_in_a_call(|rig| {
+        let kernel = rig.kernel.clone();
         let receipt = rig.vm.teardown(rig.vcpus);
         let last = receipt.steps.last().unwrap();
         assert_eq!(last.what, Closing::Vm);
         assert!(last.problem.as_ref().unwrap().contains("1 threads"), "{last:?}");
         assert!(!receipt.is_clean());
-        let record = kernel.record();
-        assert!(position(&record, |call| matches!(call, Call::PagesFreed { .. })).is_some());
-        assert!(position(&record, |call| *call == Call::KeyFreed).is_none());
-        gate.open();
+        assert!(position(&kernel.record(), |call| *call == Call::KeyFreed).is_none());
     });
-    assert_pages_went_first(&kernel);
 }
 
 /// A panic that only drops the VM, before or after its vCPUs: pages first, whoever holds a handle.
@@ -264,18 +271,7 @@ fn pages_before_key_after_a_panic() {
 /// A panic while another thread is inside a call: the pages do not wait for it.
 #[test]
 fn pages_before_key_after_a_panic_with_a_thread_inside() {
-    let rig = Rig::new();
-    let gate = rig.gate_before(PortCall::SetIrqLine);
-    let kernel = rig.kernel.clone();
-    thread::scope(|scope| {
-        let handle = rig.handle();
-        scope.spawn(move || handle.set_irq_line(4, Level::High).unwrap());
-        gate.wait_for_arrivals(1);
-        drop(rig);
-        assert!(position(&kernel.record(), |call| matches!(call, Call::PagesFreed { .. })).is_some());
-        gate.open();
-    });
-    assert_pages_went_first(&kernel);
+    with_a_thread_in_a_call(drop);
 }
 
 /// A panic while a conversion waits for a guard that stays: it gives up, and so the VM goes.

@@ -17,7 +17,7 @@ use crate::guest::{DATA, Did, Guest};
 use crate::harness::{Outcome, Skip};
 use crate::host::{Host, Kind, allocated, range};
 use crate::raw::{self, GMEM_NAMES, Memory};
-use crate::slots::{data_slot, make_private};
+use crate::slots::{Started, data_slot, make_private};
 use crate::watched::{Watched, WatchedVcpu, WatchedVm, What};
 
 const VCPUS: usize = 2;
@@ -170,14 +170,7 @@ pub(crate) fn vm_closed_first(host: &Host) -> Outcome {
 
 /// A file can be closed under its slot: the slot holds nothing, its pages are gone at once, and the guest finds out.
 pub(crate) fn gmem_closed_first(host: &Host) -> Outcome {
-    let vm = host.vm();
-    let gmem = host.gmem(&vm, 16);
-    let (slot, memory) = data_slot(host, 16);
-    let fd = raw::newest_vm();
-    slot.set(fd).unwrap();
-    make_private(host, &vm);
-    let mut guest = Guest::new(host, &vm);
-    assert_eq!(guest.step(), Did::Counted(1));
+    let Started { vm, gmem, memory, fd, mut guest, .. } = Started::new(host);
     if host.kind == Kind::Mappable {
         // A mapping would keep the file.
         drop(memory);

@@ -1,7 +1,9 @@
 //! Slots: what the kernel refuses to bind, and what a binding keeps.
 
+use std::os::fd::RawFd;
+
 use gmem::ledger::Owner;
-use gmem_kvm::kvm::KvmVm;
+use gmem_kvm::kvm::{KvmGmem, KvmVm};
 use gmem_kvm::port::KernelVm;
 use rustix::io::Errno;
 use rustix::mm::MapFlags;
@@ -71,16 +73,33 @@ pub(crate) fn make_private(host: &Host, vm: &KvmVm) {
     }
 }
 
+/// A guest that has counted to one in the pages of a guest_memfd of its own.
+pub(crate) struct Started {
+    pub vm: KvmVm,
+    pub gmem: KvmGmem,
+    pub slot: RawSlot,
+    pub memory: Memory,
+    pub fd: RawFd,
+    pub guest: Guest,
+}
+
+impl Started {
+    pub(crate) fn new(host: &Host) -> Self {
+        let vm = host.vm();
+        let gmem = host.gmem(&vm, 16);
+        let (slot, memory) = data_slot(host, 16);
+        let fd = raw::newest_vm();
+        slot.set(fd).unwrap();
+        make_private(host, &vm);
+        let mut guest = Guest::new(host, &vm);
+        assert_eq!(guest.step(), Did::Counted(1));
+        Self { vm, gmem, slot, memory, fd, guest }
+    }
+}
+
 /// A slot holds no contents: deleting it loses none, and who binds the pages again finds them.
 pub(crate) fn rebind_after_delete_keeps_content(host: &Host) -> Outcome {
-    let vm = host.vm();
-    let _gmem = host.gmem(&vm, 16);
-    let (slot, memory) = data_slot(host, 16);
-    let fd = raw::newest_vm();
-    slot.set(fd).unwrap();
-    make_private(host, &vm);
-    let mut guest = Guest::new(host, &vm);
-    assert_eq!(guest.step(), Did::Counted(1));
+    let Started { vm, gmem: _gmem, slot, memory, fd, mut guest } = Started::new(host);
     assert_eq!(guest.step(), Did::Counted(2));
     raw::delete_slot(fd, 0).unwrap();
     slot.set(fd).unwrap();
