@@ -1,6 +1,6 @@
 //! The kernel's own trace of what was freed when, and law *pages-before-key* read off it.
 //!
-//! Five probes. A guest_memfd holds a reference to its VM, so the kernel always calls its release before the VM's
+//! Six probes. A guest_memfd holds a reference to its VM, so the kernel always calls its release before the VM's
 //! destruction, whatever a VMM does: that alone proves nothing. Its pages are freed later, when its inode is evicted, and
 //! that is the moment that must have passed before the destruction of the VM begins. Closed in the wrong order, release
 //! destroys the VM and then frees the pages; a case of this program makes sure that this is noticed.
@@ -16,13 +16,15 @@ const BUFFER_KB: &str = "4096";
 
 /// What is probed. `file->private_data` (offset 32 of `struct file`, Linux 6.12) is the guest_memfd's `struct
 /// kvm_gmem`, which begins with a pointer to its VM; were it elsewhere, a file of an unknown VM would be reported.
-/// Eviction is recorded when it returns.
-const PROBES: [(&str, &str); 5] = [
+/// Eviction is recorded when it returns. A VM whose creation is given up, as by a signal, is only undone: there is no
+/// destruction.
+const PROBES: [(&str, &str); 6] = [
     ("vm_created", "p:closing/vm_created kvm_arch_init_vm vm=$arg1:x64"),
     ("gmem_created", "p:closing/gmem_created kvm_gmem_create vm=$arg1:x64"),
     ("gmem_released", "p:closing/gmem_released kvm_gmem_release inode=$arg1:x64 vm=+0(+32($arg2)):x64"),
     ("inode_evicted", "r:closing/inode_evicted evict inode=$arg1:x64"),
     ("vm_destroyed", "p:closing/vm_destroyed kvm_destroy_vm vm=$arg1:x64"),
+    ("vm_undone", "p:closing/vm_undone kvm_arch_destroy_vm vm=$arg1:x64"),
 ];
 
 /// The tracer of a lab host.
@@ -37,6 +39,7 @@ enum Event {
     GmemReleased { vm: u64, inode: u64 },
     InodeEvicted { inode: u64 },
     VmDestroyed { vm: u64 },
+    VmUndone { vm: u64 },
 }
 
 /// What the trace says of one VM.
@@ -120,7 +123,8 @@ fn parse(line: &str) -> Result<Option<Event>> {
         "gmem_created" => Event::GmemCreated { vm: field("vm")? },
         "gmem_released" => Event::GmemReleased { vm: field("vm")?, inode: field("inode")? },
         "inode_evicted" => Event::InodeEvicted { inode: field("inode")? },
-        _ => Event::VmDestroyed { vm: field("vm")? },
+        "vm_destroyed" => Event::VmDestroyed { vm: field("vm")? },
+        _ => Event::VmUndone { vm: field("vm")? },
     }))
 }
 
@@ -160,6 +164,13 @@ fn lives(events: &[Event]) -> Result<Lives> {
                 if life.freed < life.created {
                     let left = life.created - life.freed;
                     life.violations.push(format!("the VM was destroyed while {left} guest_memfds had pages"));
+                }
+            }
+            // The last part of a destruction, and all there is where the creation was given up.
+            Event::VmUndone { vm } => {
+                if let Some(life) = living.remove(&vm) {
+                    ensure!(lives[life].created == 0, "VM {vm:#x} is undone and was not destroyed: {events:?}");
+                    lives[life].destroyed = true;
                 }
             }
         }
