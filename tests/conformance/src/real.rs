@@ -100,6 +100,18 @@ fn of_rustix<T>(result: rustix::io::Result<T>) -> Result<T, Errno> {
     result.map_err(|errno| Errno(errno.raw_os_error()))
 }
 
+/// A mapping keeps its file, and that its VM, until the process ends.
+impl Drop for Real {
+    fn drop(&mut self) {
+        for map in Map::all() {
+            if let Some(len) = self.mapped[map.index()].take() {
+                // The window stays ours, mapped or not.
+                let _ = self.arena.unmap(map_window(map), len);
+            }
+        }
+    }
+}
+
 impl Real {
     /// Opens /dev/kvm and makes ready what guests need.
     pub fn open() -> Result<Self, Error> {
