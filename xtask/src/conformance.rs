@@ -11,13 +11,16 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::Args;
 use tenure_conformance::report::{self, Results};
-use tenure_lab::{Kernel, Lab, Target};
+use tenure_lab::{Bed, Kernel, Lab, Target};
 
 use crate::place::Place;
 use crate::progress::shown;
 
-/// The newest of the distribution, and the newest there is.
-const KERNELS: [&str; 2] = ["", "sid/"];
+/// What is asked in the lab unless somebody says otherwise: the newest kernel of the distribution and the newest there
+/// is, and the former on the other bed too.
+const MACHINES: [(Bed, &str); 3] = [(Bed::Amd, ""), (Bed::Amd, "sid/"), (Bed::Intel, "")];
+/// Random operations on the Intel bed, at most: it is slower by an order of magnitude.
+const INTEL_OPS_MAX: u64 = 2_000;
 const MEMORY_MIB: u32 = 2048;
 const PROGRAM: &str = "/bin/tenure-conformance";
 const RESULTS: &str = "/tmp/results.json";
@@ -31,9 +34,13 @@ pub(crate) struct Options {
     /// Decides the random operations
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A kernel for the lab; may be given more than once. Without it, the newest of this distribution and of `sid`
+    /// A kernel for the lab; may be given more than once. Without it, the newest of this distribution on both beds, and
+    /// that of `sid` on `amd`
     #[arg(long, value_name = "[SUITE/]linux-source-VERSION")]
     kernel: Vec<String>,
+    /// The lab's machine: amd or intel, which does at most 2,000 random operations. Without it, amd for every `--kernel`
+    #[arg(long)]
+    bed: Option<Bed>,
     /// Leave this host's own kernel alone
     #[arg(long)]
     lab_only: bool,
@@ -56,17 +63,13 @@ pub(crate) fn conformance(options: &Options) -> Result<ExitCode> {
         all.extend(here(options)?);
     }
     if !options.here_only {
-        let kernels: Vec<&str> = if options.kernel.is_empty() {
-            KERNELS.to_vec()
-        } else {
-            options.kernel.iter().map(String::as_str).collect()
-        };
-        for name in kernels {
+        for (bed, name) in machines(options) {
             let kernel = if name.is_empty() { Kernel::Newest } else { Kernel::named(name) };
-            let lab = Lab::provision(&tenure_lab::Options { kernel, ..Default::default() }, &mut progress)?;
+            let lab = Lab::provision(&tenure_lab::Options { kernel, bed, ..Default::default() }, &mut progress)?;
             let program = lab.build_static("tenure-conformance", &target(), &mut progress)?;
             let place = Place::lab(&lab, MEMORY_MIB, vec![(program, PROGRAM.to_owned())])?;
-            all.push(ask(&place, PROGRAM, "lab-amd", RESULTS, options)?);
+            let ops = if bed == Bed::Intel { options.ops.min(INTEL_OPS_MAX) } else { options.ops };
+            all.push(ask(&place, PROGRAM, &format!("lab-{bed}"), RESULTS, ops, options)?);
             place.leave()?;
         }
     }
@@ -77,6 +80,15 @@ pub(crate) fn conformance(options: &Options) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&all)?);
     }
     Ok(if all.iter().all(Results::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Beds, and the names of kernels for them.
+fn machines(options: &Options) -> Vec<(Bed, &str)> {
+    if options.kernel.is_empty() {
+        return MACHINES.into_iter().filter(|(bed, _)| options.bed.is_none_or(|wanted| wanted == *bed)).collect();
+    }
+    let bed = options.bed.unwrap_or_default();
+    options.kernel.iter().map(|name| (bed, name.as_str())).collect()
 }
 
 fn target() -> Target {
@@ -101,13 +113,12 @@ fn here(options: &Options) -> Result<Option<Results>> {
     let results = scratch.path().join("results.json");
     let program = program.to_str().context("the target directory's name is no text")?;
     let results = results.to_str().context("the temporary directory's name is no text")?;
-    ask(&Place::Here, program, "host", results, options).map(Some)
+    ask(&Place::Here, program, "host", results, options.ops, options).map(Some)
 }
 
 /// Runs the program and fetches its results.
-fn ask(place: &Place, program: &str, bed: &str, json: &str, options: &Options) -> Result<Results> {
-    let arguments =
-        ["--bed", bed, "--json", json, "--ops", &options.ops.to_string(), "--seed", &options.seed.to_string()];
+fn ask(place: &Place, program: &str, bed: &str, json: &str, ops: u64, options: &Options) -> Result<Results> {
+    let arguments = ["--bed", bed, "--json", json, "--ops", &ops.to_string(), "--seed", &options.seed.to_string()];
     let mut running = place.start(program, &arguments.map(str::to_owned))?;
     let (stdout, stderr) = (
         std::mem::replace(&mut running.stdout, Box::new(io::empty())),

@@ -40,7 +40,7 @@ impl Running {
 impl Place {
     /// Boots a lab host with `files` (path here, path there) on board.
     pub(crate) fn lab(lab: &Lab, memory_mib: u32, files: Vec<(PathBuf, String)>) -> Result<Self> {
-        let options = BootOptions { memory_mib, extra_files: files, ..BootOptions::default() };
+        let options = BootOptions { memory_mib, extra_files: files, ..BootOptions::for_bed(lab.bed()) };
         Ok(Self::Lab(Box::new(lab.boot(&options)?)))
     }
 
