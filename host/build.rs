@@ -20,10 +20,14 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     let elf = match env::var_os(OVERRIDE) {
-        Some(path) => PathBuf::from(path),
+        Some(path) => {
+            println!("cargo::rerun-if-changed={}", Path::new(&path).display());
+            PathBuf::from(path)
+        }
+        // Not rerun because of it: it is newer than this build's beginning, so that every second build would do all of it
+        // again.
         None => build(&out_dir)?,
     };
-    println!("cargo::rerun-if-changed={}", elf.display());
     let image = flatten(&fs::read(&elf).map_err(|error| format!("{}: {error}", elf.display()))?)
         .map_err(|error| format!("{}: {error}", elf.display()))?;
     fs::write(out_dir.join("fw.bin"), image)?;
