@@ -239,6 +239,16 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
+/// The kernel's command line: what every machine needs, what this one does, and what the caller adds.
+fn command_line(own: &str, options: &BootOptions) -> String {
+    let mut line = format!("console=ttyS0 panic=-1 reboot=t no_timer_check tsc=reliable {own}");
+    for arg in &options.kernel_args {
+        line.push(' ');
+        line.push_str(arg);
+    }
+    line
+}
+
 fn write_initramfs(to: &Path, agent: &Path, extra_files: &[(PathBuf, String)]) -> Result<(), Error> {
     let mut archive =
         initramfs::Writer::new(BufWriter::with_capacity(1 << 20, File::create(to).map_err(Error::Start)?));

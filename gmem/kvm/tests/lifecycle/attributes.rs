@@ -13,20 +13,13 @@ use crate::guest::{self, DATA, Did, Guest};
 use crate::harness::Outcome;
 use crate::host::{Host, range};
 use crate::raw::{self, Memory, RawSlot};
-use crate::slots::data_slot;
+use crate::slots::{Started, data_slot};
 
 const PAGE: u64 = 1;
 
 /// They belong to frames: a slot's deletion does not touch them, and a new slot there starts out private.
 pub(crate) fn outlive_slots(host: &Host) -> Outcome {
-    let vm = host.vm();
-    let _gmem = host.gmem(&vm, 16);
-    let (slot, memory) = data_slot(host, 16);
-    let fd = raw::newest_vm();
-    slot.set(fd).unwrap();
-    vm.set_owner(range(DATA, PAGE), Owner::Private).unwrap();
-    let mut guest = Guest::new(host, &vm);
-    assert_eq!(guest.step(), Did::Counted(1));
+    let Started { vm, gmem: _gmem, slot, memory, fd, mut guest } = Started::new(host);
     raw::delete_slot(fd, 0).unwrap();
     RawSlot { gmem: None, ..slot }.set(fd).unwrap();
     assert_eq!(guest.step(), Did::MemoryFault { wanted: Owner::Private, gpa: DATA });

@@ -105,14 +105,7 @@ pub(super) fn messages(scratch: &Path) -> String {
 
 fn command_line(options: &BootOptions) -> String {
     // Bochs 3.0 refuses the posted-interrupt descriptor where KVM puts it: it wants a whole page.
-    let mut line = format!(
-        "console=ttyS0 panic=-1 reboot=t no_timer_check tsc=reliable kvm_intel.enable_apicv=0 {PORT_PARAMETER}=ttyS1"
-    );
-    for arg in &options.kernel_args {
-        line.push(' ');
-        line.push_str(arg);
-    }
-    line
+    super::command_line(&format!("kvm_intel.enable_apicv=0 {PORT_PARAMETER}=ttyS1"), options)
 }
 
 /// A disc with boot loader, kernel and initramfs.

@@ -104,14 +104,7 @@ fn arguments(options: &BootOptions) -> Vec<String> {
 fn command_line(options: &BootOptions, tsc_khz: u64) -> String {
     // Nothing is to be calibrated or tested by emulated timers: on a busy machine they are late.
     let loops_per_tick = tsc_khz * 1000 / KERNEL_HZ;
-    let mut line = format!(
-        "console=ttyS0 panic=-1 reboot=t no_timer_check lpj={loops_per_tick} tsc=reliable tsc_early_khz={tsc_khz}"
-    );
-    for arg in &options.kernel_args {
-        line.push(' ');
-        line.push_str(arg);
-    }
-    line
+    super::command_line(&format!("lpj={loops_per_tick} tsc_early_khz={tsc_khz}"), options)
 }
 
 /// QEMU doubles a comma that is no separator.
