@@ -123,16 +123,21 @@ impl Ledger {
     /// Begins to give `range` to `to`: all of it or, if a page refuses, nothing. Pages `to` owns already are left out.
     pub fn begin(&self, range: GfnRange, to: Owner) -> Result<Conversion<'_>, LedgerError> {
         let span = self.span(range)?;
-        let event = Event::Begin(to);
+        let event = Event::begin(to);
         let mut writer = self.store.write();
         let mut parts = Parts::new();
-        for (run, state) in self.store.runs(span) {
-            let run = sub_range(range, span, run);
-            match next(state, event) {
-                None => return Err(LedgerError::NotConvertible { page: run.start(), state: state.state(), to }),
-                Some(after) if after == state => {}
-                Some(_) => append(&mut parts, run),
+        let mut take = |run: GfnRange, state: Stored| match next(state, event) {
+            None => Err(LedgerError::NotConvertible { page: run.start(), state: state.state(), to }),
+            Some(after) if after == state => Ok(()),
+            Some(_) => {
+                append(&mut parts, run);
+                Ok(())
             }
+        };
+        if span.is_one_page() {
+            take(range, self.store.get(span.start))?; // Most are, and need no search for runs.
+        } else {
+            self.store.runs(span).try_for_each(|(run, state)| take(sub_range(range, span, run), state))?;
         }
         writer.apply(span, event);
         drop(writer);
@@ -244,6 +249,9 @@ impl fmt::Debug for Ledger {
 
 /// The pages of `range` that lie at `run`, where `range` lies at `span`.
 fn sub_range(range: GfnRange, span: Span, run: Span) -> GfnRange {
+    if run == span {
+        return range;
+    }
     let start = range.start().number() + (run.start - span.start) as u64;
     let pages = PageCount::new((run.end - run.start) as u64);
     Gfn::new(start)

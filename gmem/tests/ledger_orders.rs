@@ -12,7 +12,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use loom::thread;
 
-use state::{Event, Owner, Stored};
+use state::{Event, Stored};
 use store::{Span, Store};
 
 #[path = "../src/ledger/lanes.rs"]
@@ -46,8 +46,8 @@ const NEAR: Span = Span { start: 2, end: 9 };
 /// The rest of its word and the other word.
 const REST: [Span; 2] = [Span { start: 0, end: 2 }, Span { start: 9, end: words::PAGES_PER_ENTRY }];
 
-const TO_SHARED: Event = Event::Begin(Owner::Shared);
-const TO_PRIVATE: Event = Event::Begin(Owner::Private);
+const TO_SHARED: Event = Event::BeginShared;
+const TO_PRIVATE: Event = Event::BeginPrivate;
 
 /// All schedules with at most so many switches away from a thread that could go on.
 fn explore(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long)]
     conversions: bool,
     /// Round trips to measure
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1000)]
     rounds: u32,
 }
 

@@ -142,10 +142,10 @@ impl<V: KernelVm> Core<V> {
         if this_thread_holds_a_guard() {
             return Err(ConvertError::GuardHeld { range });
         }
-        self.ledger.check_ram(range)?;
         if let Some(answer) = self.convert_at_once(range, owner) {
             return answer;
         }
+        self.ledger.check_ram(range)?;
         let turn = self.desk.line_up(range, owner);
         loop {
             if let Some(answer) = turn.wait(|| self.is_closing()) {

@@ -59,13 +59,59 @@ pub(super) enum Stored {
 
 /// What can happen to a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Event {
-    Begin(Owner),
+    BeginShared,
+    BeginPrivate,
     Commit,
     Abort,
     Doubt,
     Populate,
     Free,
+}
+
+impl Stored {
+    /// In the order of their codes.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Shared,
+        Self::Untouched,
+        Self::Populated,
+        Self::UntouchedToShared,
+        Self::PopulatedToShared,
+        Self::ToPrivate,
+        Self::InDoubt,
+        Self::Freed,
+    ];
+}
+
+impl Event {
+    pub(super) const ALL: [Self; 7] =
+        [Self::BeginShared, Self::BeginPrivate, Self::Commit, Self::Abort, Self::Doubt, Self::Populate, Self::Free];
+
+    /// The beginning of a conversion.
+    pub(super) const fn begin(to: Owner) -> Self {
+        match to {
+            Owner::Shared => Self::BeginShared,
+            Owner::Private => Self::BeginPrivate,
+        }
+    }
+}
+
+/// The state after `event`, or `None` if the event is refused: what [`rule`] says, looked up, because every conversion
+/// asks it several times.
+#[inline]
+pub(super) const fn next(state: Stored, event: Event) -> Option<Stored> {
+    static TABLE: [[Option<Stored>; Stored::ALL.len()]; Event::ALL.len()] = {
+        let mut table = [[None; Stored::ALL.len()]; Event::ALL.len()];
+        let mut place = 0;
+        while place < Stored::ALL.len() * Event::ALL.len() {
+            let (event, state) = (Event::ALL[place / Stored::ALL.len()], Stored::ALL[place % Stored::ALL.len()]);
+            table[event as usize][state as usize] = rule(state, event);
+            place += 1;
+        }
+        table
+    };
+    TABLE[event as usize][state as usize]
 }
 
 /// The transition table: the state after `event`, or `None` if the event is refused.
@@ -83,16 +129,16 @@ pub(super) enum Event {
 ///
 /// A page converted to private counts as untouched: what it held as shared memory is gone. A conversion that outlives
 /// the teardown of its VM has nothing left to settle, so the last row takes its outcome and changes nothing.
-pub(super) const fn next(state: Stored, event: Event) -> Option<Stored> {
+const fn rule(state: Stored, event: Event) -> Option<Stored> {
     use Stored::*;
     Some(match (state, event) {
         (_, Event::Free) => Freed,
 
-        (Shared, Event::Begin(Owner::Shared)) => Shared,
-        (Untouched, Event::Begin(Owner::Shared)) => UntouchedToShared,
-        (Populated, Event::Begin(Owner::Shared)) => PopulatedToShared,
-        (Shared, Event::Begin(Owner::Private)) => ToPrivate,
-        (Untouched | Populated, Event::Begin(Owner::Private)) => state,
+        (Shared, Event::BeginShared) => Shared,
+        (Untouched, Event::BeginShared) => UntouchedToShared,
+        (Populated, Event::BeginShared) => PopulatedToShared,
+        (Shared, Event::BeginPrivate) => ToPrivate,
+        (Untouched | Populated, Event::BeginPrivate) => state,
 
         (UntouchedToShared | PopulatedToShared, Event::Commit) => Shared,
         (UntouchedToShared, Event::Abort) => Untouched,

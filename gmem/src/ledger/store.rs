@@ -12,8 +12,10 @@
 //! when the first of their leaves is needed. The guest decides what is split, so the worst case counts: 256 bytes of
 //! leaf, 4 of entry and a share of the directory for 512 pages, just over half a byte a page.
 //!
-//! Going back to uniform is worth its 32 loads per change: conversions of whole entries, the census and range lookups
-//! then stay a matter of one word for a guest that shares and takes back a buffer again and again.
+//! An entry goes back to uniform when one change covers all of it: then conversions of whole entries, the census and
+//! lookups of long ranges are a matter of one word again. A change of a few pages does not look for it. It would cost
+//! more than the change, and a guest that shares and takes back one page again and again would pay for filling the leaf
+//! each time as well.
 //!
 //! In the last entry, the pages beyond the end of RAM copy the last page, so that no check needs to know the end.
 //!
@@ -119,6 +121,10 @@ pub(super) struct Span {
 }
 
 impl Span {
+    pub(super) fn is_one_page(self) -> bool {
+        self.end - self.start == 1
+    }
+
     /// The span in pieces that do not cross a multiple of `grid`: the multiple's number and the places inside.
     fn cut(self, grid: usize) -> impl Iterator<Item = (usize, Span)> {
         let mut at = self.start;
@@ -205,6 +211,7 @@ impl Store {
     }
 
     /// The state of `page` and for how many pages it surely goes on, within the entry or the leaf's word.
+    #[inline]
     fn run_from(&self, page: usize) -> (Stored, usize) {
         let (entry, page) = (page / PAGES_PER_ENTRY, page % PAGES_PER_ENTRY);
         let to_end = PAGES_PER_ENTRY - page;
@@ -277,11 +284,27 @@ impl<'a> Writer<'a> {
         if span.end == self.store.pages {
             span.end = span.end.next_multiple_of(PAGES_PER_ENTRY); // the copies of the last page
         }
+        if self.apply_in_one_word(span, event) {
+            return;
+        }
         for (entry, pages) in span.cut(PAGES_PER_ENTRY) {
             self.apply_to_entry(entry, pages, event);
         }
     }
 
+    /// The short way for a few neighbours in an entry that is split, which is what most conversions are. Returns
+    /// whether it was one; nothing changed if not.
+    fn apply_in_one_word(&mut self, span: Span, event: Event) -> bool {
+        let (entry, page) = (span.start / PAGES_PER_ENTRY, span.start % PAGES_PER_ENTRY);
+        let (place, from) = (page / PAGES_PER_WORD, page % PAGES_PER_WORD);
+        let to = from + (span.end - span.start);
+        let Entry::Split(number) = Entry::load(&self.store.entries[entry]) else { return false };
+        let Some(leaf) = self.store.leaf(number).filter(|_| to <= PAGES_PER_WORD) else { return false };
+        change(&leaf.0[place], lanes_between(from, to), event);
+        true
+    }
+
+    #[inline(never)] // Its registers are not to be saved for the short way.
     fn apply_to_entry(&mut self, entry: usize, pages: Span, event: Event) {
         let word = &self.store.entries[entry];
         let (number, leaf) = match Entry::load(word) {
@@ -300,12 +323,10 @@ impl<'a> Writer<'a> {
             Entry::Split(number) => self.leaf(Some(number)),
         };
         for (place, pages) in pages.cut(PAGES_PER_WORD) {
-            let before = leaf.0[place].load(Ordering::Acquire);
-            let mut after = before;
-            for (state, lanes) in groups(before, lanes_between(pages.start, pages.end)) {
-                after = with(after, lanes, next(state, event).unwrap_or(state));
-            }
-            leaf.0[place].store(after, Ordering::Release);
+            change(&leaf.0[place], lanes_between(pages.start, pages.end), event);
+        }
+        if pages.end - pages.start < PAGES_PER_ENTRY {
+            return; // It may be uniform now; the module says why nobody looks.
         }
         let first = state_at(leaf.0[0].load(Ordering::Acquire), 0);
         if leaf.0.iter().all(|states| states.load(Ordering::Acquire) == splat(first)) {
@@ -327,4 +348,12 @@ impl<'a> Writer<'a> {
         });
         (number, &leaves[place])
     }
+}
+
+/// Lets `event` happen to the pages `lanes` of a leaf's word.
+fn change(word: &AtomicU64, lanes: u64, event: Event) {
+    let before = word.load(Ordering::Acquire);
+    let outcome = |state| next(state, event).unwrap_or(state);
+    let after = groups(before, lanes).fold(before, |after, (state, lanes)| with(after, lanes, outcome(state)));
+    word.store(after, Ordering::Release);
 }
