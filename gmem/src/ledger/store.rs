@@ -185,6 +185,9 @@ impl Store {
     /// Whether every page of `span` is `state`.
     #[inline]
     pub(super) fn all(&self, span: Span, state: Stored) -> bool {
+        if span.is_one_page() {
+            return self.get(span.start) == state;
+        }
         span.cut(PAGES_PER_ENTRY).all(|(entry, pages)| match Entry::load(&self.entries[entry]) {
             Entry::Uniform(found, _) => found == state,
             Entry::Split(leaf) => self.leaf(leaf).is_some_and(|leaf| {
