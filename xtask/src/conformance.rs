@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -69,7 +70,9 @@ pub(crate) fn conformance(options: &Options) -> Result<ExitCode> {
             let program = lab.build_static("tenure-conformance", &target(), &mut progress)?;
             let place = Place::lab(&lab, MEMORY_MIB, vec![(program, PROGRAM.to_owned())])?;
             let ops = if bed == Bed::Intel { options.ops.min(INTEL_OPS_MAX) } else { options.ops };
-            all.push(ask(&place, PROGRAM, &format!("lab-{bed}"), RESULTS, ops, options)?);
+            let asked =
+                Asked { program: PROGRAM, bed: &format!("lab-{bed}"), json: RESULTS, ops, patience: bed.patience() };
+            all.push(ask(&place, &asked, options)?);
             place.leave()?;
         }
     }
@@ -113,12 +116,26 @@ fn here(options: &Options) -> Result<Option<Results>> {
     let results = scratch.path().join("results.json");
     let program = program.to_str().context("the target directory's name is no text")?;
     let results = results.to_str().context("the temporary directory's name is no text")?;
-    ask(&Place::Here, program, "host", results, options.ops, options).map(Some)
+    // Its clock goes on under load, as that of the AMD bed does.
+    let asked = Asked { program, bed: "host", json: results, ops: options.ops, patience: Bed::Amd.patience() };
+    ask(&Place::Here, &asked, options).map(Some)
+}
+
+/// Who is asked how much, and where.
+struct Asked<'a> {
+    program: &'a str,
+    bed: &'a str,
+    /// Where the results go.
+    json: &'a str,
+    ops: u64,
+    patience: Duration,
 }
 
 /// Runs the program and fetches its results.
-fn ask(place: &Place, program: &str, bed: &str, json: &str, ops: u64, options: &Options) -> Result<Results> {
-    let arguments = ["--bed", bed, "--json", json, "--ops", &ops.to_string(), "--seed", &options.seed.to_string()];
+fn ask(place: &Place, asked: &Asked<'_>, options: &Options) -> Result<Results> {
+    let Asked { program, bed, json, ops, patience } = *asked;
+    let (ops, seed, patience) = (ops.to_string(), options.seed.to_string(), patience.as_secs_f64().to_string());
+    let arguments = ["--bed", bed, "--json", json, "--ops", &ops, "--seed", &seed, "--patience", &patience];
     let mut running = place.start(program, &arguments.map(str::to_owned))?;
     let (stdout, stderr) = (
         std::mem::replace(&mut running.stdout, Box::new(io::empty())),

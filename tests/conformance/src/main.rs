@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tenure_conformance::kernel::Kernel;
 use tenure_conformance::random::{self, Limits};
-use tenure_conformance::real::{Real, probe};
+use tenure_conformance::real::{self, Real, probe};
 use tenure_conformance::report::{self, Results};
 use tenure_conformance::{cases, op};
 
@@ -61,6 +62,9 @@ struct Run {
     /// No named cases
     #[arg(long)]
     no_cases: bool,
+    /// Seconds after which a vCPU's call counts as one that never ends. Less is enough where the clock goes by instructions
+    #[arg(long, default_value_t = 4.0)]
+    patience: f64,
     /// Also write all results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -98,6 +102,8 @@ fn introduce(kernel: &Kernel) {
 }
 
 fn run(options: &Run) -> Result<ExitCode> {
+    let patience = Duration::try_from_secs_f64(options.patience).context("--patience")?;
+    real::be_patient_for(patience);
     let kernel = probe(&options.bed)?;
     introduce(&kernel);
     let mut results = Results::new(&kernel);

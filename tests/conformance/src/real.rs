@@ -23,6 +23,11 @@ use guest::Guest;
 
 pub use probe::probe;
 
+/// How long a vCPU's call may take from now on before it counts as one that never ends.
+pub fn be_patient_for(time: std::time::Duration) {
+    sys::be_patient_for(time);
+}
+
 /// Why the kernel cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

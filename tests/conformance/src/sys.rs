@@ -7,6 +7,10 @@
 //! reference of Rust's ever points into the arena, it is reserved until the process ends, and a slot's `userspace_addr` is
 //! an [`Address`], which is in the arena or where no process can have memory.
 
+mod alarm;
+
+pub(crate) use alarm::{Threads, alarms_are_for, be_patient_for, let_alarms_interrupt, took_too_long};
+
 use std::ffi::{c_int, c_ulong, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -378,21 +382,16 @@ impl Vcpu {
         ioctl_number(self.fd.as_raw_fd(), SMI, 0).map(drop)
     }
 
-    /// `KVM_PRE_FAULT_MEMORY`; the bytes that are left. Interrupted after `seconds`.
-    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64, seconds: u32) -> Result<u64, Errno> {
+    /// `KVM_PRE_FAULT_MEMORY`; the bytes that are left. Interrupted when patience ends.
+    pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Result<u64, Errno> {
         let mut raw = kvm_pre_fault_memory { gpa, size, flags, ..Default::default() };
-        alarm(seconds);
-        let result = ioctl_structure(self.fd.as_raw_fd(), PRE_FAULT_MEMORY, &mut raw);
-        alarm(0);
-        result.map(|_| raw.size)
+        alarm::until_patience_ends(|| ioctl_structure(self.fd.as_raw_fd(), PRE_FAULT_MEMORY, &mut raw))?;
+        Ok(raw.size)
     }
 
-    /// Enters the guest; interrupted after `seconds`.
-    pub(crate) fn run(&mut self, seconds: u32) -> Result<(), Errno> {
-        alarm(seconds);
-        let result = ioctl_number(self.fd.as_raw_fd(), RUN, 0).map(drop);
-        alarm(0);
-        result
+    /// Enters the guest; interrupted when patience ends.
+    pub(crate) fn run(&mut self) -> Result<(), Errno> {
+        alarm::until_patience_ends(|| ioctl_number(self.fd.as_raw_fd(), RUN, 0)).map(drop)
     }
 
     /// What the kernel says of the last exit.
@@ -426,45 +425,6 @@ impl Drop for Vcpu {
         // SAFETY: our own mapping, which nothing refers to any more. It fails for no valid mapping.
         let _ = unsafe { rustix::mm::munmap(self.run.cast(), self.len) };
     }
-}
-
-extern "C" fn interrupted(_signal: c_int) {}
-
-/// Makes SIGALRM interrupt system calls instead of ending the process.
-pub(crate) fn let_alarms_interrupt() -> Result<(), Errno> {
-    // SAFETY: all zeros is a valid `sigaction`: no flags, so no restart of system calls, and an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = interrupted as extern "C" fn(c_int) as usize;
-    // SAFETY: the handler does nothing, which is safe at any moment.
-    checked(unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) }).map(drop)
-}
-
-/// Has SIGALRM interrupt other threads than this one, or this one again.
-pub(crate) fn alarms_are_for(others: Threads) {
-    let how = match others {
-        Threads::Others => libc::SIG_BLOCK,
-        Threads::All => libc::SIG_UNBLOCK,
-    };
-    // SAFETY: all zeros is a valid set of signals.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: changes the set, which is ours.
-    unsafe { libc::sigaddset(&raw mut set, libc::SIGALRM) };
-    // SAFETY: reads the set; a mask of signals is no memory.
-    unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
-}
-
-/// Which threads an alarm may interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Threads {
-    /// All but the calling one.
-    Others,
-    /// All.
-    All,
-}
-
-fn alarm(seconds: u32) {
-    // SAFETY: touches no memory.
-    unsafe { libc::alarm(seconds) };
 }
 
 /// Direction, size, port, count and offset of the data, of a port access.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// An emulated machine, by the make of its processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,6 +19,17 @@ pub enum Bed {
 impl Bed {
     /// Every bed.
     pub const ALL: [Self; 2] = [Self::Amd, Self::Intel];
+
+    /// How long a call that should take microseconds may take, by the host's own clock, before it can be said never to
+    /// end. The AMD bed's clock goes on while the emulator waits for its turn on a busy machine; the Intel bed's goes by
+    /// instructions, and a second of it in vain is half a minute.
+    #[must_use]
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Amd => Duration::from_secs(4),
+            Self::Intel => Duration::from_millis(250),
+        }
+    }
 }
 
 /// A name that is none of a bed.

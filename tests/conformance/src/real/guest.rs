@@ -11,7 +11,7 @@ use kvm_bindings::{
 
 use crate::op::{Cpu, GUEST_GIGABYTE, PAGE, STUB_BYTES, STUB_GPA};
 use crate::outcome::{Errno, Outcome};
-use crate::sys::{Cpuid, Vcpu};
+use crate::sys::{self, Cpuid, Vcpu};
 
 const CODE: [u8; 22] = [
     0x48, 0x8b, 0x3b, // start: mov rdi, [rbx]          the address
@@ -29,8 +29,6 @@ const PORT: u8 = 0x80;
 const MAILBOXES: u64 = 0x100;
 /// What a read of no memory gets.
 const MMIO_ANSWER: u8 = 0x5a;
-/// Long enough for an emulated machine under load; only a hang reaches it.
-const PATIENCE_SECONDS: u32 = 4;
 /// Interruptions that are no hang: other signals, or the kernel asking to try again.
 const RETRIES: usize = 16;
 
@@ -115,9 +113,9 @@ impl Guest {
 
     pub(crate) fn prefault(&self, gpa: u64, size: u64, flags: u64) -> Outcome {
         let started = std::time::Instant::now();
-        let result = self.vcpu.prefault(gpa, size, flags, PATIENCE_SECONDS);
+        let result = self.vcpu.prefault(gpa, size, flags);
         // It may have got somewhere before it had to be interrupted.
-        if was_interrupted(started) { Outcome::Hang } else { result.into() }
+        if sys::took_too_long(started) { Outcome::Hang } else { result.into() }
     }
 
     /// Has the guest do what its mailbox says.
@@ -136,9 +134,9 @@ impl Guest {
         let mut mmio = false;
         for _ in 0..RETRIES {
             let started = std::time::Instant::now();
-            let errno = match self.vcpu.run(PATIENCE_SECONDS) {
+            let errno = match self.vcpu.run() {
                 Ok(()) => Errno::NONE,
-                Err(Errno::INTR) if was_interrupted(started) => return Outcome::Hang,
+                Err(Errno::INTR) if sys::took_too_long(started) => return Outcome::Hang,
                 Err(Errno::INTR | Errno(libc::EAGAIN)) => continue,
                 Err(errno) => errno,
             };
@@ -167,18 +165,13 @@ impl Guest {
 
     /// The byte on the guest's port.
     fn told(&self, run: &kvm_run) -> Option<u8> {
-        let (direction, size, port, count, offset) = crate::sys::port_access(run);
+        let (direction, size, port, count, offset) = sys::port_access(run);
         let ours = u32::from(direction) == KVM_EXIT_IO_OUT && size == 1 && port == u16::from(PORT) && count == 1;
         if ours { self.vcpu.port_byte(offset) } else { None }
     }
 }
 
-/// Whether a call took so long that the alarm ended it.
-fn was_interrupted(started: std::time::Instant) -> bool {
-    started.elapsed().as_secs() >= u64::from(PATIENCE_SECONDS) - 1
-}
-
 fn memory_fault(run: &kvm_run, errno: Errno) -> Outcome {
-    let (flags, gpa, size) = crate::sys::memory_fault(run);
+    let (flags, gpa, size) = sys::memory_fault(run);
     Outcome::MemoryFault { errno, flags, gpa, size }
 }

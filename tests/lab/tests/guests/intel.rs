@@ -1,10 +1,10 @@
-//! What `tenure check` says of an Intel host, and which cases there are for those with time.
+//! What `tenure check` says of an Intel host.
 
 use anyhow::{Context, Result, ensure};
 use tenure_lab::Command;
 
 use crate::common::bed::{self, Bed, TENURE};
-use test_harness::{Verdict, long};
+use test_harness::Verdict;
 
 /// It can run guests in private memory, and not in the guise, whose guests call by an instruction of AMD's.
 pub(crate) fn check(bed: &mut Bed) -> Result<Verdict> {
@@ -18,12 +18,4 @@ pub(crate) fn check(bed: &mut Bed) -> Result<Verdict> {
     ensure!(guise["usable"] == false && reasons.iter().any(|finding| finding["id"] == "guise_cpu"), "{guise}");
     println!("  attempt 1 of 1: ok: {}", report["host"]);
     Ok(Verdict::Passed)
-}
-
-/// Runs the case when the long counts are asked for.
-pub(crate) fn if_long(bed: &mut Bed, case: fn(&mut Bed) -> Result<Verdict>) -> Result<Verdict> {
-    if !long() {
-        return Ok(Verdict::Skipped { reason: "the Intel bed is slow; TENURE_LONG_TESTS=1 asks for it".to_owned() });
-    }
-    case(bed)
 }

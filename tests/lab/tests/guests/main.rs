@@ -1,8 +1,8 @@
 //! `tenure` end to end on a lab host, with the real KVM: guests boot in private memory, convert, carry data over
 //! virtio-console and leave nothing behind.
 //!
-//! Cases run one after the other on one lab host of each bed. `TENURE_LONG_TESTS=1` makes many attempts of one, and adds
-//! the Intel bed; each attempt is told with its times, and none is repeated.
+//! Cases run one after the other on one lab host of each bed. `TENURE_LONG_TESTS=1` makes many attempts of one; each
+//! attempt is told with its times, and none is repeated.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -34,23 +34,17 @@ const CASES: [Case<Bed>; 12] = [
     Case { name: "conversions_to_and_fro_10000_times", run: stress::converts_10000_times },
 ];
 
-/// The same guests on Intel's EPT, which is slower: those that tell whether they run at all; with one vCPU, where less can go
-/// wrong, only if there is time.
+/// The same guests on Intel's EPT, which is slower: those that tell whether they run at all.
 const INTEL_CASES: [Case<Bed>; 5] = [
     Case { name: "intel_check_finds_it_capable", run: intel::check },
-    Case { name: "intel_self_test_1_vcpu", run: |bed| intel::if_long(bed, |bed| selftest::passes(bed, 1, &[])) },
+    Case { name: "intel_self_test_1_vcpu", run: |bed| selftest::passes(bed, 1, &[]) },
     Case { name: "intel_self_test_2_vcpus", run: |bed| selftest::passes(bed, 2, &[]) },
-    Case {
-        name: "intel_debian_kernel_all_private_1_vcpu",
-        run: |bed| intel::if_long(bed, |bed| linux::all_private(bed, 1)),
-    },
+    Case { name: "intel_debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
     Case { name: "intel_debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
 ];
 
 fn main() -> ExitCode {
-    // The Intel bed takes minutes: it is for long runs.
-    let intel = if test_harness::long() { &INTEL_CASES[..] } else { &[] };
-    let beds = [(LabBed::Amd, &CASES[..]), (LabBed::Intel, intel)];
+    let beds = [(LabBed::Amd, &CASES[..]), (LabBed::Intel, &INTEL_CASES[..])];
     let run = |(bed, cases): (LabBed, &[Case<Bed>])| test_harness::main(cases, || Bed::prepare(bed), Bed::discard_host);
     // Every bed is run, whatever became of the other.
     let codes = beds.map(run);

@@ -154,10 +154,6 @@ fn power_off_is_orderly() {
 /// The same API, the same promises, another processor and another emulator.
 #[test]
 fn intel_bed_keeps_the_promises_too() {
-    if !test_harness::long() {
-        println!("skipped: it takes minutes; TENURE_LONG_TESTS=1 asks for it");
-        return;
-    }
     let mut progress = Plain::new(std::io::stderr());
     let lab = Lab::provision(&Options { bed: Bed::Intel, ..Options::default() }, &mut progress).expect("a lab");
     let target = Target::Example("probe".to_owned());

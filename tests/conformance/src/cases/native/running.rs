@@ -183,7 +183,7 @@ pub(super) fn no_slots(kernel: &Kernel, _: Kind) -> Outcome {
     // As the processor starts: in real mode, below 4 GiB.
     let created = Vcpu::create(real.kvm(), std::os::fd::AsRawFd::as_raw_fd(&vm), 0);
     let mut vcpu = created.map_err(|errno| Failure::Failed(errno.to_string()))?;
-    let ran = vcpu.run(4);
+    let ran = vcpu.run();
     let reason = vcpu.exit().exit_reason;
     if ran == Ok(()) && reason == INTERNAL_ERROR {
         return Ok(());
@@ -194,7 +194,7 @@ pub(super) fn no_slots(kernel: &Kernel, _: Kind) -> Outcome {
 /// How `KVM_RUN` ended.
 fn in_words(ran: Result<(), Errno>, reason: u32) -> String {
     match ran {
-        Err(Errno::INTR) => "the guest does not leave KVM_RUN for seconds".to_owned(),
+        Err(Errno::INTR) => "the guest does not leave KVM_RUN".to_owned(),
         Err(errno) => format!("KVM_RUN: {errno}, exit reason {reason}"),
         Ok(()) => format!("exit reason {reason}"),
     }
@@ -220,7 +220,7 @@ pub(super) fn mmio_while_vectoring(kernel: &Kernel, kind: Kind) -> Outcome {
         vcpu.set_regs(regs)
     };
     start().map_err(|errno| Failure::Failed(errno.to_string()))?;
-    let ran = vcpu.run(4);
+    let ran = vcpu.run();
     let run = vcpu.exit();
     if ran == Ok(()) && run.exit_reason == INTERNAL_ERROR && sys::suberror(&run) == DELIVERY_EVENT {
         return Ok(());
