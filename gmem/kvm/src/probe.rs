@@ -40,6 +40,8 @@ pub struct KvmFacts {
     pub exit_hypercall: u32,
     /// `KVM_CAP_PRE_FAULT_MEMORY`: nonzero if memory can be mapped ahead of its use.
     pub pre_fault_memory: u32,
+    /// `KVM_CAP_IRQCHIP`: nonzero if interrupt controllers can be in the kernel.
+    pub irqchip: u32,
     /// `KVM_CAP_X86_USER_SPACE_MSR`: nonzero if accesses to MSRs can be passed on.
     pub user_space_msr: u32,
     /// `KVM_CAP_X86_MSR_FILTER`: nonzero if MSRs can be filtered.
@@ -115,6 +117,7 @@ pub fn probe(path: &Path) -> Result<KvmFacts, ProbeError> {
         memory_fault_info: ask(kvm::KVM_CAP_MEMORY_FAULT_INFO),
         exit_hypercall: ask(kvm::KVM_CAP_EXIT_HYPERCALL),
         pre_fault_memory: ask(kvm::KVM_CAP_PRE_FAULT_MEMORY),
+        irqchip: ask(kvm::KVM_CAP_IRQCHIP),
         user_space_msr: ask(kvm::KVM_CAP_X86_USER_SPACE_MSR),
         msr_filter: ask(kvm::KVM_CAP_X86_MSR_FILTER),
         max_vcpus: ask(kvm::KVM_CAP_MAX_VCPUS),

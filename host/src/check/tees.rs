@@ -33,10 +33,11 @@ pub(super) fn judge(tee: Tee, facts: &Facts) -> TeeReport {
     let mut findings = match (kvm_access(facts), &facts.kvm) {
         (Some(_), _) => vec![Finding::new("kvm", "KVM cannot be used", "see kvm")],
         (None, KvmAccess::Usable(kvm)) => match tee {
-            Tee::Snp => snp(facts, kvm),
+            Tee::Snp => [snp(facts, kvm), interrupts(facts, kvm)].concat(),
             Tee::Tdx => tdx(facts, kvm),
-            Tee::Sw => sw(facts, kvm),
-            Tee::None | Tee::Auto => Vec::new(),
+            Tee::Sw => [sw(facts, kvm), interrupts(facts, kvm)].concat(),
+            Tee::None => interrupts(facts, kvm),
+            Tee::Auto => Vec::new(),
         },
         (None, _) => Vec::new(),
     };
@@ -127,6 +128,15 @@ fn private_memory(facts: &Facts, kvm: &KvmFacts) -> Vec<Finding> {
         findings.push(Finding::new("exit_hypercall", reason, "boot Linux 6.8 or later"));
     }
     findings
+}
+
+/// A guest's interrupts are the kernel's work. TDX has only the part of it that every kernel has.
+fn interrupts(facts: &Facts, kvm: &KvmFacts) -> Vec<Finding> {
+    if kvm.irqchip != 0 {
+        return Vec::new();
+    }
+    let reason = format!("KVM of the kernel {} has no I/O APIC (KVM_CAP_IRQCHIP)", facts.kernel.release);
+    vec![Finding::new("irqchip", reason, "boot one with CONFIG_KVM_IOAPIC, an option since Linux 6.17")]
 }
 
 fn snp(facts: &Facts, kvm: &KvmFacts) -> Vec<Finding> {

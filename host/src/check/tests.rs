@@ -20,6 +20,7 @@ fn kvm(vm_types: u32) -> KvmFacts {
         memory_fault_info: 1,
         exit_hypercall: 1 << 12,
         pre_fault_memory: 1,
+        irqchip: 1,
         user_space_msr: 1,
         msr_filter: 1,
         max_vcpus: 1024,
@@ -125,7 +126,7 @@ fn what_each_host_can_do() {
 #[test]
 fn what_is_missing_has_a_reason_and_a_remedy() {
     type Case = (&'static str, fn() -> Facts, Tee, fn(&mut Facts), &'static str, &'static str);
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         (
             "kernel",
             amd_desktop,
@@ -136,6 +137,14 @@ fn what_is_missing_has_a_reason_and_a_remedy() {
             },
             "is built without CONFIG_KVM_SW_PROTECTED_VM",
             "cargo xtask run",
+        ),
+        (
+            "no interrupt controller",
+            amd_desktop,
+            Tee::Sw,
+            |f| f.kvm = KvmAccess::Usable(KvmFacts { irqchip: 0, ..kvm(TYPE_0 | TYPE_SW) }),
+            "KVM_CAP_IRQCHIP",
+            "CONFIG_KVM_IOAPIC",
         ),
         ("old kernel", amd_desktop, Tee::Sw, |f| f.kvm = KvmAccess::Usable(kvm(0)), "has no VM types", "Linux 6.8"),
         (

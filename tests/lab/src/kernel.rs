@@ -17,6 +17,8 @@ use crate::progress::Progress;
 
 const RECIPE: u32 = 1;
 const CONFIG: &str = include_str!("../kernel/lab.config");
+/// Begins a line of it with an option that older kernels do not have.
+const SINCE: &str = "# since ";
 const BUILD_PACKAGES: &[&str] =
     &["gcc", "libc6-dev", "make", "flex", "bison", "bc", "libelf-dev", "lz4", "xz-utils", "tar"];
 /// Directories of the source that no build for this machine reads: half of all its files. Their
@@ -117,6 +119,8 @@ pub enum Error {
 pub(crate) struct Plan {
     package: String,
     version: String,
+    /// `lab.config`, as far as this version has its options.
+    config: String,
     key: Key,
 }
 
@@ -130,9 +134,10 @@ impl Plan {
         let mut key = Key::new("kernel", RECIPE);
         key.add("package", &package);
         key.add("version", &version);
-        key.add("lab.config", CONFIG);
+        let config = config_of(&version);
+        key.add("lab.config", &config);
         key.add("compiler", crate::qemu::compiler_version());
-        Ok(Self { package, version, key })
+        Ok(Self { package, version, config, key })
     }
 
     pub(crate) fn get(&self, cache: &Cache) -> Option<PathBuf> {
@@ -171,12 +176,12 @@ impl Plan {
         let out = scratch.join("out");
         fs::create_dir_all(&out).map_err(at(&out))?;
         let wanted = scratch.join("lab.config");
-        fs::write(&wanted, CONFIG).map_err(at(&wanted))?;
+        fs::write(&wanted, &self.config).map_err(at(&wanted))?;
 
         process::follow(make(source, &out).arg("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted), progress)?;
         let config = out.join(".config");
         let text = fs::read_to_string(&config).map_err(at(&config))?;
-        let lines = lost_lines(CONFIG, &text);
+        let lines = lost_lines(&self.config, &text);
         if !lines.is_empty() {
             let package = self.package.clone();
             return Err(Error::Config { package, lines });
@@ -220,6 +225,15 @@ fn newest(archive: &Archive) -> Result<String, Error> {
         .ok_or_else(|| Error::NoSource(archive.suite().to_owned()))
 }
 
+/// What is asked of a kernel of this version: options that came later are left out.
+fn config_of(version: &str) -> String {
+    let option = |line: &'static str| match line.strip_prefix(SINCE).and_then(|rest| rest.split_once(": ")) {
+        Some((since, option)) => compare_versions(version, since).is_ge().then_some(option),
+        None => Some(line),
+    };
+    CONFIG.lines().filter_map(option).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// The lines of `wanted` that say something and are not in `config`. An option that is off may
 /// also be absent: the build leaves out what its dependencies rule out.
 fn lost_lines(wanted: &str, config: &str) -> Vec<String> {
@@ -257,6 +271,13 @@ impl Progress for Counting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_options_are_for_later_kernels() {
+        let [old, new] = ["6.12.117-1", "7.2.13-1"].map(config_of);
+        assert!(!old.contains("CONFIG_KVM_IOAPIC") && new.contains("\nCONFIG_KVM_IOAPIC=y\n"));
+        assert_eq!(old, new.replace("CONFIG_KVM_IOAPIC=y\n", ""));
+    }
 
     #[test]
     fn an_option_that_got_lost_is_named() {

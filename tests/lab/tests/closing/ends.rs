@@ -1,6 +1,7 @@
 //! The ends a guest can come to while `tenure` works as it should.
 
 use anyhow::{Context, Result, bail, ensure};
+use gmem_kvm::evidence::GUEST_MEMFD_NAMES;
 use tenure::report::GuestOutcome;
 use tenure::stop::StopReason;
 
@@ -107,18 +108,19 @@ struct Descriptors {
 
 impl Descriptors {
     fn parse(listing: &str) -> Result<Self> {
-        let number = |what: &str| {
+        let number = |names: &[&str]| {
             let numbers: Vec<&str> = listing
                 .lines()
                 .filter_map(|line| line.split_once(' '))
-                .filter_map(|(number, name)| name.contains(what).then_some(number))
+                .filter(|(_, name)| names.iter().any(|known| name.contains(known)))
+                .map(|(number, _)| number)
                 .collect();
             match numbers[..] {
                 [number] => number.parse().with_context(|| number.to_owned()),
-                _ => bail!("not one {what}: {listing}"),
+                _ => bail!("not one of {names:?}: {listing}"),
             }
         };
-        Ok(Self { vm: number("kvm-vm")?, gmem: number("kvm-gmem")? })
+        Ok(Self { vm: number(&["kvm-vm"])?, gmem: number(&GUEST_MEMFD_NAMES)? })
     }
 }
 
@@ -131,7 +133,7 @@ pub(crate) fn descriptor_numbers(bench: &mut Bench) -> Result<Verdict> {
     let listing = bench.look(&format!("/proc/{}/fd", vmm.pid()))?;
     let descriptors = Descriptors::parse(&listing)?;
     ensure!(descriptors.gmem > descriptors.vm, "{descriptors:?}: {listing}");
-    for line in listing.lines().filter(|line| line.contains("kvm")) {
+    for line in listing.lines().filter(|line| line.contains("kvm") || line.contains("guest_memfd")) {
         let number = line.split(' ').next().unwrap_or_default();
         let info = bench.host.read_to_string(&format!("/proc/{}/fdinfo/{number}", vmm.pid()))?;
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).context("no flags")?;

@@ -14,18 +14,26 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Kilobytes for each processor: some hundred times what a run takes.
 const BUFFER_KB: &str = "4096";
 
-/// What is probed. `file->private_data` (offset 32 of `struct file`, Linux 6.12) is the guest_memfd's `struct
-/// kvm_gmem`, which begins with a pointer to its VM; were it elsewhere, a file of an unknown VM would be reported.
-/// Eviction is recorded when it returns. A VM whose creation is given up, as by a signal, is only undone: there is no
-/// destruction.
+/// What is probed. `file->private_data` is the guest_memfd's `struct kvm_gmem` (`gmem_file` in later versions), which
+/// begins with a pointer to its VM; were it elsewhere, a file of an unknown VM would be reported. Eviction is recorded
+/// when it returns. A VM whose creation is given up, as by a signal, is only undone: there is no destruction.
 const PROBES: [(&str, &str); 6] = [
     ("vm_created", "p:closing/vm_created kvm_arch_init_vm vm=$arg1:x64"),
     ("gmem_created", "p:closing/gmem_created kvm_gmem_create vm=$arg1:x64"),
-    ("gmem_released", "p:closing/gmem_released kvm_gmem_release inode=$arg1:x64 vm=+0(+32($arg2)):x64"),
+    ("gmem_released", "p:closing/gmem_released kvm_gmem_release inode=$arg1:x64 vm=+0(+PRIVATE_DATA($arg2)):x64"),
     ("inode_evicted", "r:closing/inode_evicted evict inode=$arg1:x64"),
     ("vm_destroyed", "p:closing/vm_destroyed kvm_destroy_vm vm=$arg1:x64"),
     ("vm_undone", "p:closing/vm_undone kvm_arch_destroy_vm vm=$arg1:x64"),
 ];
+
+/// Where `private_data` is in `struct file` (Linux `include/linux/fs.h`): the reference count stood before it up to 6.12.
+fn offset_of_private_data(release: &str) -> Result<&'static str> {
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok(if (major, minor) < (6, 13) { "32" } else { "24" }),
+        _ => bail!("a kernel of version {release:?}"),
+    }
+}
 
 /// The tracer of a lab host.
 #[derive(Debug)]
@@ -70,7 +78,8 @@ impl Tracer {
         // Every processor counts in the same order.
         write("trace_clock", "counter")?;
         write("buffer_size_kb", BUFFER_KB)?;
-        let probes: Vec<&str> = PROBES.iter().map(|(_, probe)| *probe).collect();
+        let private_data = offset_of_private_data(&host.read_to_string("/proc/sys/kernel/osrelease")?)?;
+        let probes = PROBES.map(|(_, probe)| probe.replace("PRIVATE_DATA", private_data));
         write("kprobe_events", &(probes.join("\n") + "\n"))?;
         for (name, _) in PROBES {
             write(&format!("events/closing/{name}/enable"), "1")?;
