@@ -127,6 +127,9 @@ impl Quirk {
     ];
 
     /// Whether a kernel is known to have it.
+    ///
+    /// Seen on 6.12, 6.18 and 7.2. Where between two of them a behaviour changed is inferred from when the code did; a
+    /// kernel in between may turn out to belong to the other side.
     #[must_use]
     pub fn is_of(self, identity: &Identity) -> bool {
         match self {

@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tenure_lab::progress::Plain;
-use tenure_lab::{BootOptions, Command, Host, Kernel, Lab, Options, Target};
+use tenure_lab::{Bed, BootOptions, Command, Host, Lab, Options, Target};
 
 use crate::lifecycle;
 use crate::memory::Memory;
 use crate::trace::{Lives, Tracer};
 use crate::vmm::{Ended, Program, Vmm};
 
-/// Environment: another kernel for the host, as `cargo xtask lab` takes it.
-const KERNEL_OF_HOST: &str = "TENURE_LAB_KERNEL";
 /// Kernel and RAM disk of the default guest, on the lab host.
 pub(crate) const KERNEL: &str = "/guest/kernel";
 pub(crate) const INITRD: &str = "/guest/initrd";
@@ -38,8 +36,7 @@ impl Bench {
     /// Builds what goes on board and boots.
     pub(crate) fn prepare() -> Result<Self> {
         let mut progress = Plain::new(std::io::stderr());
-        let kernel = std::env::var(KERNEL_OF_HOST).map_or(Kernel::Newest, |name| Kernel::named(&name));
-        let lab = Lab::provision(&Options { kernel, ..Options::default() }, &mut progress)?;
+        let lab = Lab::provision(&Options::for_tests(Bed::Amd), &mut progress)?;
         let mut build = |package, name: &str| lab.build_static(package, &Target::Bin(name.to_owned()), &mut progress);
         let tenure = build("tenure", "tenure")?;
         let faulty = build("tenure-faulty", "tenure-faulty")?;

@@ -37,7 +37,7 @@ impl Bed {
     /// Makes everything ready that goes on board.
     pub(crate) fn prepare(bed: LabBed) -> Result<Self> {
         let mut progress = Plain::new(std::io::stderr());
-        let lab = Lab::provision(&Options { bed, ..Options::default() }, &mut progress)?;
+        let lab = Lab::provision(&Options::for_tests(bed), &mut progress)?;
         let mut build = |package, target| lab.build_static(package, &target, &mut progress);
         let tenure = build("tenure", Target::Bin("tenure".to_owned()))?;
         let init = build("test-guest", Target::Bin("test-guest".to_owned()))?;
