@@ -119,6 +119,11 @@ pub fn main<C>(cases: &[Case<C>], prepare: impl FnOnce() -> Result<C>, recover: 
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The exit code of several [`main`]s, all of which have run.
+pub fn all_of(codes: &[ExitCode]) -> ExitCode {
+    codes.iter().copied().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
+}
+
 /// Whether the long counts are asked for, as `cargo xtask test --long` does.
 pub fn long() -> bool {
     std::env::var_os("TENURE_LONG_TESTS").is_some_and(|value| !value.is_empty() && value != "0")

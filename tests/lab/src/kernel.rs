@@ -47,6 +47,9 @@ const UNREAD: &[&str] = &[
 /// Lines the build prints, roughly: the only measure of where it stands.
 const EXPECTED_LINES: u64 = 1900;
 
+/// The environment's variable for tests.
+const KERNEL_OF_TESTS: &str = "TENURE_LAB_KERNEL";
+
 /// Which Linux to build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kernel {
@@ -75,6 +78,12 @@ impl Kernel {
             }
             None => Self::Source(name.to_owned()),
         }
+    }
+
+    /// The kernel that the environment asks tests to use, by `TENURE_LAB_KERNEL`.
+    #[must_use]
+    pub fn of_environment() -> Option<Self> {
+        std::env::var(KERNEL_OF_TESTS).ok().filter(|name| !name.is_empty()).map(|name| Self::named(&name))
     }
 
     /// The suite to take it from, if not the host's own.

@@ -90,18 +90,6 @@ pub struct Options {
     pub lists: Lists,
 }
 
-/// Environment: another kernel for the hosts of tests, as [`Kernel::named`] reads it.
-const KERNEL_OF_TESTS: &str = "TENURE_LAB_KERNEL";
-
-impl Options {
-    /// What tests ask for: this bed, and the kernel that `TENURE_LAB_KERNEL` names, so that they can be tried on another.
-    #[must_use]
-    pub fn for_tests(bed: Bed) -> Self {
-        let kernel = std::env::var(KERNEL_OF_TESTS).map_or(Kernel::Newest, |name| Kernel::named(&name));
-        Self { bed, kernel, ..Self::default() }
-    }
-}
-
 /// Which package lists to go by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lists {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tenure_lab::progress::Plain;
-use tenure_lab::{Bed, BootOptions, Command, Host, Lab, Options, Target};
+use tenure_lab::{BootOptions, Command, Host, Kernel, Lab, Options, Target};
 
 use crate::lifecycle;
 use crate::memory::Memory;
@@ -33,10 +33,10 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Builds what goes on board and boots.
-    pub(crate) fn prepare() -> Result<Self> {
+    /// Builds what goes on board and boots a host of this kernel.
+    pub(crate) fn prepare(kernel: Kernel) -> Result<Self> {
         let mut progress = Plain::new(std::io::stderr());
-        let lab = Lab::provision(&Options::for_tests(Bed::Amd), &mut progress)?;
+        let lab = Lab::provision(&Options { kernel, ..Options::default() }, &mut progress)?;
         let mut build = |package, name: &str| lab.build_static(package, &Target::Bin(name.to_owned()), &mut progress);
         let tenure = build("tenure", "tenure")?;
         let faulty = build("tenure-faulty", "tenure-faulty")?;
@@ -60,6 +60,7 @@ impl Bench {
         let (host, tracer) = boot(&lab, &files)?;
         let mut bench = Self { host, tracer, memory_before: Memory::default(), lab, files, _scratch: scratch };
         bench.warm_up()?;
+        println!("the host is Linux {}", bench.host.read_to_string("/proc/sys/kernel/osrelease")?.trim());
         Ok(bench)
     }
 

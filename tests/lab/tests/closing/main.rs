@@ -1,7 +1,8 @@
 //! Closing order, proven by the host kernel's own trace on every path a run can take, and that nothing is left then.
 //!
-//! Law *pages-before-key*. Cases run one after the other on one lab host; after each run the trace, debugfs and the
-//! receipt are looked at. `TENURE_LONG_TESTS=1` kills a hundred times instead of twelve.
+//! Law *pages-before-key*. Cases run one after the other on one lab host of each kernel; after each run the trace,
+//! debugfs and the receipt are looked at. `TENURE_LONG_TESTS=1` kills a hundred times instead of twelve,
+//! `TENURE_LAB_KERNEL` names the one kernel to run on.
 
 mod audit;
 mod bench;
@@ -17,6 +18,7 @@ mod vmm;
 use std::process::ExitCode;
 
 use bench::Bench;
+use tenure_lab::Kernel;
 use test_harness::Case;
 
 const CASES: [Case<Bench>; 18] = [
@@ -42,5 +44,10 @@ const CASES: [Case<Bench>; 18] = [
 ];
 
 fn main() -> ExitCode {
-    test_harness::main(&CASES, Bench::prepare, Bench::recover)
+    let kernels = match Kernel::of_environment() {
+        Some(one) => vec![one],
+        None => vec![Kernel::Newest, Kernel::named("sid/")],
+    };
+    let run = |kernel| test_harness::main(&CASES, || Bench::prepare(kernel), Bench::recover);
+    test_harness::all_of(&kernels.into_iter().map(run).collect::<Vec<_>>())
 }

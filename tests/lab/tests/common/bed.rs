@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tenure_lab::progress::Plain;
-use tenure_lab::{Bed as LabBed, BootOptions, Command, DebianKernel, Host, Lab, Options, Target};
+use tenure_lab::{Bed as LabBed, BootOptions, Command, DebianKernel, Host, Kernel, Lab, Options, Target};
 
 /// `tenure` on the lab host.
 pub(crate) const TENURE: &str = "/bin/tenure";
@@ -37,7 +37,8 @@ impl Bed {
     /// Makes everything ready that goes on board.
     pub(crate) fn prepare(bed: LabBed) -> Result<Self> {
         let mut progress = Plain::new(std::io::stderr());
-        let lab = Lab::provision(&Options::for_tests(bed), &mut progress)?;
+        let kernel = Kernel::of_environment().unwrap_or_default();
+        let lab = Lab::provision(&Options { bed, kernel, ..Options::default() }, &mut progress)?;
         let mut build = |package, target| lab.build_static(package, &target, &mut progress);
         let tenure = build("tenure", Target::Bin("tenure".to_owned()))?;
         let init = build("test-guest", Target::Bin("test-guest".to_owned()))?;
