@@ -21,8 +21,9 @@ in `tests/conformance/results`.
 
 const LEGEND: &str = "
 `ok`: answers as Linux 7.2 does. `differs`: answers otherwise, and the model of this kernel knows why (see the remarks).
-`FAILED`: answers otherwise, unexplained. `–`: cannot be asked there (see the last section). The word in brackets is the kind
-of VM: *shared* is type 0 with a guest_memfd that the host can map (`MMAP | INIT_SHARED`), *private* is
+`FAILED`: answers otherwise, unexplained. `–`: cannot be asked there (see the last section). *Differs since*: the first of
+these kernels that answers otherwise than the one before it, which is named too; only kernels with public source count. The
+word in brackets is the kind of VM: *shared* is type 0 with a guest_memfd that the host can map (`MMAP | INIT_SHARED`), *private* is
 `KVM_X86_SW_PROTECTED_VM` with a guest_memfd without flags, *private-mmap* the same with `MMAP`, *plain* is type 0 and nothing
 in particular.
 
@@ -95,7 +96,7 @@ fn cases(text: &mut String, all: &[&Results], rows: &[Row<'_>]) {
     for results in all {
         let _ = write!(text, " {} |", name(results));
     }
-    text.push_str("\n|---|---|---|");
+    text.push_str(" differs since |\n|---|---|---|---|");
     text.push_str(&"---|".repeat(all.len()));
     text.push('\n');
     for row in rows {
@@ -110,7 +111,7 @@ fn cases(text: &mut String, all: &[&Results], rows: &[Row<'_>]) {
             };
             let _ = write!(text, " {word} |");
         }
-        text.push('\n');
+        let _ = writeln!(text, " {} |", differs_since(all, row).unwrap_or_default());
     }
     text.push_str(LEGEND);
 }
@@ -128,7 +129,7 @@ fn remarks(text: &mut String, all: &[&Results], rows: &[Row<'_>]) {
                 Verdict::Passed | Verdict::Skipped { .. } => continue,
             };
             let observed = if results.identity.is_upstream() { "" } else { "; observed, source unavailable" };
-            let remark = format!("{}{}{observed}", remark, since(all, results, row));
+            let remark = format!("{remark}{observed}");
             let what = format!("{} ({}) on {}", row.0, row.1.name(), name(results));
             match grouped.iter_mut().find(|(other, _)| *other == remark) {
                 Some((_, whats)) => whats.push(what),
@@ -142,21 +143,20 @@ fn remarks(text: &mut String, all: &[&Results], rows: &[Row<'_>]) {
     text.push('\n');
 }
 
-/// Since which of the kernels the answer is another.
-fn since(all: &[&Results], of: &Results, row: &Row<'_>) -> String {
-    if !of.identity.is_upstream() {
-        return String::new();
-    }
-    let passes = |results: &&&Results| {
-        find(results, row).is_some_and(|case| case.verdict == Verdict::Passed) && results.identity.is_upstream()
-    };
-    let later = all.iter().filter(|other| other.identity.version() > of.identity.version()).find(passes);
-    let earlier = all.iter().filter(|other| other.identity.version() < of.identity.version()).rfind(passes);
-    match (earlier, later) {
-        (_, Some(later)) => format!(" (as Linux 7.2 in {})", later.identity.release),
-        (Some(earlier), None) => format!(" (not so in {})", earlier.identity.release),
-        (None, None) => String::new(),
-    }
+/// Between which of the kernels with public source the answer changed, if it did.
+fn differs_since(all: &[&Results], row: &Row<'_>) -> Option<String> {
+    let asked = all.iter().filter(|results| results.identity.is_upstream()).filter_map(|results| {
+        let passed = match find(results, row)?.verdict {
+            Verdict::Passed => true,
+            Verdict::Differs { .. } | Verdict::Failed { .. } => false,
+            Verdict::Skipped { .. } => return None,
+        };
+        Some((results.identity.version(), passed))
+    });
+    let asked: Vec<_> = asked.collect();
+    let change = asked.windows(2).find(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1)?;
+    let [(before, _), (after, _)] = *change else { return None };
+    Some(format!("{}.{} (not {}.{})", after.0, after.1, before.0, before.1))
 }
 
 fn differences(text: &mut String, all: &[&Results]) {
@@ -174,17 +174,26 @@ fn differences(text: &mut String, all: &[&Results]) {
 }
 
 fn claims(text: &mut String, all: &[&Results]) {
-    text.push_str("## Claims that had been inferred from the source only\n\n| claim | on | result |\n|---|---|---|\n");
+    text.push_str("## Claims that had been inferred from the source only\n\n| claim | holds on | does not hold on |\n|---|---|---|\n");
+    // By claim: where it holds, and where it does not.
+    let mut found: Vec<(&str, Vec<String>, Vec<String>)> = Vec::new();
     for results in all {
         for case in results.cases.iter().filter(|case| case.from.starts_with("claim")) {
-            let result = match &case.verdict {
-                Verdict::Passed => "holds".to_owned(),
-                Verdict::Differs { remark } => format!("does not hold there: {remark}"),
-                Verdict::Failed { detail } => format!("**does not hold**: {detail}"),
-                Verdict::Skipped { .. } => continue,
-            };
-            let _ = writeln!(text, "| {} | {} ({}) | {result} |", case.about, name(results), case.kind.name());
+            let place = format!("{} ({})", name(results), case.kind.name());
+            let at = found.iter().position(|claim| claim.0 == case.about).unwrap_or(found.len());
+            if at == found.len() {
+                found.push((&case.about, Vec::new(), Vec::new()));
+            }
+            match &case.verdict {
+                Verdict::Passed => found[at].1.push(place),
+                Verdict::Differs { remark } => found[at].2.push(format!("{place}: {remark}")),
+                Verdict::Failed { detail } => found[at].2.push(format!("{place}: **{detail}**")),
+                Verdict::Skipped { .. } => {}
+            }
         }
+    }
+    for (claim, holds, does_not) in found {
+        let _ = writeln!(text, "| {claim} | {} | {} |", holds.join(", "), does_not.join("; "));
     }
     text.push('\n');
 }
