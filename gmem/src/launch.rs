@@ -65,6 +65,31 @@ pub enum PageKind {
     Staged,
     /// Private memory the guest itself fills from staging, as its firmware is told to.
     CopiedByGuest,
+    /// Private memory that the launch fills, and whose contents are measured.
+    Measured,
+    /// Private zeros, measured as such without being looked at.
+    Zeros,
+    /// Private memory that the launch fills with what is not measured.
+    Unmeasured,
+    /// Where SNP's firmware puts the guest's keys for messages to it.
+    Secrets,
+    /// Where SNP's firmware puts the CPUID values that it has checked.
+    Cpuid,
+}
+
+impl PageKind {
+    /// For people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Staged => "shared, staged",
+            Self::CopiedByGuest => "private, copied by the guest",
+            Self::Measured => "private, measured",
+            Self::Zeros => "private, zeros",
+            Self::Unmeasured => "private, not measured",
+            Self::Secrets => "private, secrets",
+            Self::Cpuid => "private, CPUID",
+        }
+    }
 }
 
 /// The registers a vCPU starts with, in 64-bit mode. Everything not named here is zero.
@@ -148,15 +173,11 @@ impl Plan {
     /// Adds a region after the others.
     pub fn push(&mut self, region: PlannedRegion) -> Result<(), PlanError> {
         let PlannedRegion { range, kind, label, contents } = &region;
-        let inside = match kind {
-            PageKind::Staged => self.ram.ranges().all(|ram| !ram.overlaps(*range)),
-            PageKind::CopiedByGuest => self.ram.contains_range(*range),
+        let (inside, place) = match kind {
+            PageKind::Staged => (self.ram.ranges().all(|ram| !ram.overlaps(*range)), "the space above RAM"),
+            _ => (self.ram.contains_range(*range), "RAM"),
         };
         if !inside {
-            let place = match kind {
-                PageKind::Staged => "the space above RAM",
-                PageKind::CopiedByGuest => "RAM",
-            };
             return Err(PlanError::Outside { label: label.clone(), range: *range, place });
         }
         let room = u128::from(range.pages().get()) * u128::from(PAGE_SIZE);
@@ -209,10 +230,7 @@ impl fmt::Display for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for region in &self.plan.regions {
             let end = region.range.end_number().saturating_mul(PAGE_SIZE).saturating_sub(1);
-            let how = match region.kind {
-                PageKind::Staged => "shared, staged",
-                PageKind::CopiedByGuest => "private, copied by the guest",
-            };
+            let how = region.kind.describe();
             writeln!(f, "{:#012x}-{end:#012x}  {how:<28}  {}", region.range.gpa().0, region.label)?;
         }
         let state = &self.plan.boot_state;
