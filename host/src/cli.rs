@@ -6,6 +6,7 @@
 mod audit;
 pub mod endpoint;
 mod log;
+pub mod measure;
 mod prove;
 pub mod run;
 pub mod terminal;
@@ -17,6 +18,7 @@ use crate::config::inputs::InputError;
 use crate::config::{ConfigError, Settings, Summary};
 use crate::events::EventLogError;
 use crate::exit::{self, ExitCode};
+use crate::measure::MeasureError;
 use crate::prove::ProofError;
 use crate::report::{GuestOutcome, RunReport};
 use crate::run::RunError;
@@ -78,6 +80,12 @@ pub enum Command {
     /// listed; they are no finding. Root sees everything; others see their own processes, and are told so.
     #[command(after_long_help = help("tenure audit\ntenure audit --json | jq '.findings[] | {id, confidence, ask}'"))]
     Audit(AuditArgs),
+
+    /// Predicts what a launch will be measured as
+    ///
+    /// Needs no host that could launch it: the firmware and the kernel are files, and the rest is said on the command line.
+    #[command(subcommand)]
+    Measure(measure::Measure),
 
     /// Prints completions for a shell
     #[command(after_long_help = help("tenure completions bash > /etc/bash_completion.d/tenure"))]
@@ -186,6 +194,9 @@ pub enum CliError {
     /// The host's processes.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// What was to be measured.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -206,6 +217,7 @@ impl CliError {
             | Self::Events(_)
             | Self::Endpoint(_)
             | Self::Proof(_)
+            | Self::Measure(_)
             | Self::Signals(_)
             | Self::Console(_)
             | Self::Output(_) => ExitCode::Usage,
@@ -223,6 +235,7 @@ impl Cli {
             Command::Run(args) => run::run(*args),
             Command::Prove(args) => prove::prove(&args),
             Command::Audit(args) => audit::audit(&args),
+            Command::Measure(what) => measure::measure(what),
             Command::Completions { shell } => completions(shell),
         }
     }

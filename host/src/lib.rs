@@ -15,6 +15,7 @@ pub mod devices;
 pub mod events;
 pub mod exit;
 pub mod firmware;
+pub mod measure;
 pub mod progress;
 pub mod prove;
 pub mod report;

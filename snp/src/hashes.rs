@@ -34,11 +34,14 @@ impl KernelHashes {
     /// Of these. No RAM disk is an empty one; the command line is hashed with the zero that ends it.
     #[must_use]
     pub fn of(kernel: &[u8], initrd: &[u8], cmdline: &str) -> Self {
-        Self {
-            kernel: Sha256::digest(kernel).into(),
-            initrd: Sha256::digest(initrd).into(),
-            cmdline: Sha256::new().chain_update(cmdline).chain_update([0]).finalize().into(),
-        }
+        Self::of_sums(Sha256::digest(kernel).into(), Sha256::digest(initrd).into(), cmdline)
+    }
+
+    /// The same by the files' SHA-256 sums, for files that one would rather not have in memory.
+    #[must_use]
+    pub fn of_sums(kernel: [u8; 32], initrd: [u8; 32], cmdline: &str) -> Self {
+        let cmdline = Sha256::new().chain_update(cmdline).chain_update([0]).finalize().into();
+        Self { kernel, initrd, cmdline }
     }
 
     /// The table, padded.

@@ -59,6 +59,16 @@ pub enum InputError {
         /// The file.
         path: PathBuf,
     },
+    /// It was opened, and then the system refused.
+    #[error("{what} `{}` cannot be read: {source}", path.display())]
+    Read {
+        /// The setting.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 impl Inputs {
@@ -70,7 +80,8 @@ impl Inputs {
 }
 
 impl Input {
-    fn open(what: &'static str, path: &Path) -> Result<Self, InputError> {
+    /// Opens the file that the setting `what` names.
+    pub fn open(what: &'static str, path: &Path) -> Result<Self, InputError> {
         let failed = |source| InputError::Open { what, path: path.to_owned(), source };
         // Not blocking: opening a pipe nobody writes to would wait forever.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;

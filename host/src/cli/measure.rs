@@ -1,0 +1,161 @@
+//! `tenure measure`: what a launch will be measured as.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use snp::cpu::CpuModel;
+use snp::vmsa::{SevFeatures, Vmm};
+
+use super::CliError;
+use crate::exit::ExitCode;
+use crate::measure::{self, DirectBoot, SnpGuest, SnpPrediction};
+
+/// Most vCPUs Linux can be built for, `KVM_MAX_VCPUS`.
+const VCPUS_MAX: i64 = 4096;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Measure {
+    /// Predicts the launch digest of an SNP guest: MEASUREMENT in its attestation reports
+    #[command(after_long_help = super::help(
+        "tenure measure snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan\n\
+         tenure measure snp --firmware OVMF.amdsev.fd --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --vcpus 1,2,4\n\
+         tenure measure snp --firmware OVMF.amdsev.fd --trace | less"
+    ))]
+    Snp(Box<MeasureSnpArgs>),
+}
+
+/// Arguments of `tenure measure snp`.
+#[derive(Debug, Args)]
+pub struct MeasureSnpArgs {
+    /// The firmware: an OVMF image that is built for SEV
+    #[arg(long, value_name = "FILE")]
+    pub firmware: PathBuf,
+
+    /// A kernel that is started directly; the firmware must know where its hashes are
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// The kernel's initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub cmdline: Option<String>,
+
+    /// Numbers of vCPUs, 1 to 4096 each; there is a digest for each
+    #[arg(long, value_name = "N,N…", default_value = "1", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
+    pub vcpus: Vec<u32>,
+
+    /// The processor that the guest is shown, as QEMU names it: EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa, EPYC-Turin, each
+    /// also with a version
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
+    pub vcpu_type: CpuModel,
+
+    /// Who launches the guest
+    #[arg(long, value_enum, default_value_t = MeasureVmm::Tenure)]
+    pub vmm: MeasureVmm,
+
+    /// SEV_FEATURES of the guest, in hexadecimal: 0x1 is SNP and nothing more, 0x21 has DebugSwap, the default of Linux 6.9
+    /// and 6.10
+    #[arg(long, value_name = "BITS", default_value = "0x1", value_parser = features)]
+    pub guest_features: SevFeatures,
+
+    /// Shows every page and the digest after it
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Prints everything as JSON; its keys do not change
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// VMMs, which differ in what they add in which order and in the vCPUs' first registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MeasureVmm {
+    /// tenure: as QEMU does it
+    Tenure,
+    /// QEMU, on Linux' KVM
+    Qemu,
+    /// Amazon EC2
+    Ec2,
+    /// Google Compute Engine
+    Gce,
+}
+
+fn features(text: &str) -> Result<SevFeatures, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let bits =
+        u64::from_str_radix(digits, 16).map_err(|_| "not a hexadecimal number of 64 bits, like 0x1".to_owned())?;
+    if bits & SevFeatures::SNP.0 == 0 {
+        return Err("bit 0 must be set: without it the guest is no SNP guest".to_owned());
+    }
+    Ok(SevFeatures(bits))
+}
+
+pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
+    let Measure::Snp(args) = what;
+    let args = *args;
+    let guest = SnpGuest {
+        firmware: args.firmware,
+        boot: args.kernel.map(|kernel| DirectBoot {
+            kernel,
+            initrd: args.initrd,
+            cmdline: args.cmdline.unwrap_or_default(),
+        }),
+        vmm: match args.vmm {
+            MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
+            MeasureVmm::Ec2 => Vmm::Ec2,
+            MeasureVmm::Gce => Vmm::Gce,
+        },
+        cpu: args.vcpu_type,
+        features: args.guest_features,
+    };
+    let prediction = measure::snp(&guest, &args.vcpus, args.trace)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&prediction).map_err(|error| CliError::Output(error.into()))? + "\n"
+    } else {
+        in_words(&prediction)
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)?;
+    Ok(ExitCode::Success)
+}
+
+/// Pages if there are any, then the digest; with several numbers of vCPUs, each in front of its own.
+fn in_words(prediction: &SnpPrediction) -> String {
+    let mut text = String::new();
+    for page in prediction.pages.iter().flatten() {
+        let contents = page.contents.get(..16).unwrap_or_default();
+        let _ =
+            writeln!(text, "{}  {:<10}  {contents}…  {}  {}", page.gpa, page.page_type, page.launch_digest, page.label);
+    }
+    match prediction.digests.as_slice() {
+        [one] => text.extend([one.launch_digest.as_str(), "\n"]),
+        several => {
+            for digest in several {
+                let _ = writeln!(text, "{:>4}  {}", digest.vcpus, digest.launch_digest);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// no-silent-trust: what cannot be an SNP guest's features is refused.
+    #[test]
+    fn no_silent_trust_features() {
+        assert_eq!(features("0x21"), Ok(SevFeatures(0x21)));
+        assert_eq!(features("1"), Ok(SevFeatures::SNP));
+        assert!(features("0x20").unwrap_err().contains("bit 0"));
+        for text in ["", "0x", "0xg", "-1", "0x10000000000000000"] {
+            assert!(features(text).unwrap_err().contains("hexadecimal"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What a launch will be measured as, before there is one.
+//!
+//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use snp::cpu::CpuModel;
+use snp::hashes::KernelHashes;
+use snp::measure::{Measured, Step, regions};
+use snp::ovmf::{MAX_IMAGE, Ovmf, OvmfError};
+use snp::vmsa::{Role, SevFeatures, Vmm, Vmsa};
+
+use crate::config::inputs::{Input, InputError};
+
+/// A guest that is to be launched under SNP.
+#[derive(Debug, Clone)]
+pub struct SnpGuest {
+    /// OVMF, built for SEV.
+    pub firmware: PathBuf,
+    /// What is started directly, if anything.
+    pub boot: Option<DirectBoot>,
+    /// Who launches it.
+    pub vmm: Vmm,
+    /// Its processor.
+    pub cpu: CpuModel,
+    /// What of SEV it has.
+    pub features: SevFeatures,
+}
+
+/// A kernel that the firmware is given to start.
+#[derive(Debug, Clone)]
+pub struct DirectBoot {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// Launch digests, and what they are of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnpPrediction {
+    /// Who launches it.
+    pub vmm: &'static str,
+    /// Its processor.
+    pub vcpu_type: String,
+    /// `SEV_FEATURES`, in hexadecimal.
+    pub guest_features: String,
+    /// SHA-256 of the firmware's image.
+    pub firmware_sha256: String,
+    /// One for each number of vCPUs.
+    pub digests: Vec<DigestFor>,
+    /// Every page with the digest after it, if asked for; with the largest number of vCPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Vec<Page>>,
+}
+
+/// A launch digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DigestFor {
+    /// With so many vCPUs.
+    pub vcpus: u32,
+    /// 96 hexadecimal digits.
+    pub launch_digest: String,
+}
+
+/// A page that is given to the PSP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Page {
+    /// Where.
+    pub gpa: String,
+    /// As what.
+    pub page_type: String,
+    /// What it belongs to.
+    pub label: String,
+    /// SHA-384 of its contents, or zeros where they do not count.
+    pub contents: String,
+    /// The launch digest after it.
+    pub launch_digest: String,
+}
+
+/// Why nothing can be predicted.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// A file.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The firmware.
+    #[error("firmware `{}`: {source}", path.display())]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OvmfError,
+    },
+    /// The launch.
+    #[error(transparent)]
+    Launch(#[from] snp::measure::MeasureError),
+}
+
+/// The digests of `guest` with each of these numbers of vCPUs.
+pub fn snp(guest: &SnpGuest, vcpus: &[u32], trace: bool) -> Result<SnpPrediction, MeasureError> {
+    let image = firmware(&guest.firmware)?;
+    let wrong = |source| MeasureError::Firmware { path: guest.firmware.clone(), source };
+    let ovmf = Ovmf::parse(&image).map_err(wrong)?;
+    let hashes = guest.boot.as_ref().map(hashes).transpose()?;
+    let regions = regions(&ovmf, guest.vmm, hashes.as_ref())?;
+    let vmsa = |role| Vmsa::at_reset(guest.vmm, guest.cpu, guest.features, role);
+    let mut pages = Vec::new();
+    let mut note = |step: &Step<'_>| {
+        if trace {
+            pages.push(Page::from(step));
+        }
+    };
+    let application = vmsa(Role::Application { eip: ovmf.ap_eip });
+    let measured = Measured::new(&regions, &vmsa(Role::Boot), &application, &mut note);
+    let most = vcpus.iter().copied().max().unwrap_or(0);
+    let mut digests = Vec::new();
+    for &vcpus in vcpus {
+        let launch_digest = measured.digest(vcpus, |_| {})?.to_string();
+        digests.push(DigestFor { vcpus, launch_digest });
+    }
+    measured.digest(most, &mut note)?;
+    Ok(SnpPrediction {
+        vmm: match guest.vmm {
+            Vmm::Qemu => "qemu",
+            Vmm::Ec2 => "ec2",
+            Vmm::Gce => "gce",
+        },
+        vcpu_type: guest.cpu.to_string(),
+        guest_features: format!("{:#x}", guest.features.0),
+        firmware_sha256: hex(&Sha256::digest(&image)),
+        digests,
+        pages: trace.then_some(pages),
+    })
+}
+
+impl From<&Step<'_>> for Page {
+    fn from(step: &Step<'_>) -> Self {
+        Self {
+            gpa: format!("{:#014x}", step.gpa.0),
+            page_type: step.page_type.to_string(),
+            label: step.label.to_owned(),
+            contents: step.contents.to_string(),
+            launch_digest: step.digest.to_string(),
+        }
+    }
+}
+
+/// The image's bytes; of one that is too large, enough to see that it is.
+fn firmware(path: &Path) -> Result<Vec<u8>, MeasureError> {
+    let input = Input::open("firmware", path)?;
+    let mut image = Vec::new();
+    let most = MAX_IMAGE as u64 + 1;
+    input.file.take(most).read_to_end(&mut image).map_err(|source| unreadable("firmware", path, source))?;
+    Ok(image)
+}
+
+fn hashes(boot: &DirectBoot) -> Result<KernelHashes, MeasureError> {
+    let sum = |what, path: &Path| -> Result<[u8; 32], MeasureError> {
+        let Input { file, .. } = Input::open(what, path)?;
+        sha256(file).map_err(|source| unreadable(what, path, source))
+    };
+    let kernel = sum("kernel", &boot.kernel)?;
+    let initrd = match &boot.initrd {
+        Some(path) => sum("initrd", path)?,
+        None => Sha256::digest([]).into(),
+    };
+    Ok(KernelHashes::of_sums(kernel, initrd, &boot.cmdline))
+}
+
+fn unreadable(what: &'static str, path: &Path, source: io::Error) -> MeasureError {
+    InputError::Read { what, path: path.to_owned(), source }.into()
+}
+
+fn sha256(mut file: File) -> io::Result<[u8; 32]> {
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hash.finalize().into()),
+            count => hash.update(&piece[..count]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
