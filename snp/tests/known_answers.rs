@@ -1,5 +1,5 @@
 //! Law *one-launch*: the digest predicted is the one others predict, bit for bit. Known answers of `tests/vectors/snp`, which
-//! were computed with PyPI `sev-snp-measure`; where crates.io `sev` says otherwise, the reason is here.
+//! were computed with the Python package `sev-snp-measure`; where the Rust crate `sev` says otherwise, the reason is here.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test: what it reads is its own")]
 
