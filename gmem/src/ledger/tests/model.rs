@@ -314,8 +314,7 @@ const LIFE: u64 = 2_000;
 #[test]
 fn known_owner_as_a_page_by_page_ledger_a_million_times() {
     let seed = std::env::var("TENURE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x7e_0e);
-    let long = std::env::var_os("TENURE_LONG_TESTS").is_some_and(|value| !value.is_empty() && value != "0");
-    let operations = if long { OPERATIONS * 100 } else { OPERATIONS };
+    let operations = if test_harness::long() { OPERATIONS * 100 } else { OPERATIONS };
     println!("{operations} operations, TENURE_SEED={seed}");
     let mut draw = Draw(seed);
     for life in 0..operations / LIFE {
