@@ -2,7 +2,7 @@
 //!
 //! A [`Launch`] is executed by launch code, measured by predictors and explained to people; there is no second
 //! description of a guest anywhere. It is an ordered list of pages with their kinds and contents ([`Plan`]), the state
-//! the first vCPU starts with, and what else the hardware signs ([`Identity`]).
+//! the vCPUs start with, and what else the hardware signs.
 //!
 //! Owns the order and the checks that make a plan well formed: every region lies in RAM or in staging, none overlaps
 //! another. Does not own what a technology puts into it.
@@ -10,33 +10,40 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::address::{GfnRange, Gpa, PAGE_SIZE};
+use crate::address::{GfnRange, PAGE_SIZE};
 use crate::layout::RamLayout;
+use crate::vcpu::VcpuState;
 
 /// Everything that is launched.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub struct Launch<I> {
     /// Pages and initial vCPU state.
     pub plan: Plan,
-    /// What else is signed.
-    pub identity: Identity,
+    /// What else the hardware signs: a type of each technology, which says in words what it is.
+    pub identity: I,
 }
 
-/// What hardware signs besides the plan. Nothing for technologies without hardware.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Identity {
-    /// No root of trust: `sw` and `none`.
-    Unsigned,
-}
+/// The identity of a guest of technologies without a root of trust: `sw` and `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsigned;
 
-/// An ordered list of regions and what the first vCPU starts with.
+/// An ordered list of regions and what the vCPUs start with.
 #[derive(Debug, Clone)]
 pub struct Plan {
     ram: RamLayout,
-    vcpus: u32,
+    vcpus: Vcpus,
     regions: Vec<PlannedRegion>,
-    boot_state: VcpuState,
+}
+
+/// A guest's vCPUs and what they start with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vcpus {
+    /// How many.
+    pub count: u32,
+    /// The first one.
+    pub boot: VcpuState,
+    /// All others, if they do not wait for INIT and SIPI in whatever state the kernel makes them.
+    pub application: Option<VcpuState>,
 }
 
 /// A run of pages that is given its contents before the guest runs.
@@ -90,23 +97,6 @@ impl PageKind {
             Self::Cpuid => "private, CPUID",
         }
     }
-}
-
-/// The registers a vCPU starts with, in 64-bit mode. Everything not named here is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VcpuState {
-    /// Instruction pointer.
-    pub rip: u64,
-    /// First argument.
-    pub rdi: u64,
-    /// Page-table base.
-    pub cr3: Gpa,
-    /// Control register 0.
-    pub cr0: u64,
-    /// Control register 4.
-    pub cr4: u64,
-    /// Extended feature enable register.
-    pub efer: u64,
 }
 
 /// Why a list of regions is no plan.
@@ -165,9 +155,9 @@ impl fmt::Debug for Contents {
 }
 
 impl Plan {
-    /// An empty plan for `vcpus` vCPUs of which the first starts with `boot_state`.
-    pub fn new(ram: RamLayout, vcpus: u32, boot_state: VcpuState) -> Self {
-        Self { ram, vcpus, regions: Vec::new(), boot_state }
+    /// An empty plan.
+    pub fn new(ram: RamLayout, vcpus: Vcpus) -> Self {
+        Self { ram, vcpus, regions: Vec::new() }
     }
 
     /// Adds a region after the others.
@@ -201,19 +191,14 @@ impl Plan {
         &self.ram
     }
 
-    /// How many vCPUs.
-    pub fn vcpus(&self) -> u32 {
-        self.vcpus
+    /// The vCPUs.
+    pub fn vcpus(&self) -> &Vcpus {
+        &self.vcpus
     }
 
     /// The regions in order.
     pub fn regions(&self) -> &[PlannedRegion] {
         &self.regions
-    }
-
-    /// What vCPU 0 starts with; all others wait for INIT and SIPI.
-    pub fn boot_state(&self) -> &VcpuState {
-        &self.boot_state
     }
 
     /// The smallest range that holds every region of `kind`.
@@ -225,20 +210,34 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Launch {
-    /// The launch explained to a person: one line a region, then the first vCPU.
+impl Vcpus {
+    /// What vCPU `id` starts with; `None` if that is not ours to say.
+    pub fn state_of(&self, id: u32) -> Option<&VcpuState> {
+        if id == 0 { Some(&self.boot) } else { self.application.as_ref() }
+    }
+}
+
+impl fmt::Display for Unsigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing of this is signed by hardware")
+    }
+}
+
+impl<I: fmt::Display> fmt::Display for Launch<I> {
+    /// The launch explained to a person: one line a region, then the vCPUs and what is signed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for region in &self.plan.regions {
             let end = region.range.end_number().saturating_mul(PAGE_SIZE).saturating_sub(1);
             let how = region.kind.describe();
             writeln!(f, "{:#012x}-{end:#012x}  {how:<28}  {}", region.range.gpa().0, region.label)?;
         }
-        let state = &self.plan.boot_state;
-        let (rip, rdi, cr3) = (state.rip, state.rdi, state.cr3.0);
-        writeln!(f, "vcpu 0 starts at rip={rip:#x} rdi={rdi:#x} cr3={cr3:#x}, {} vcpus in all", self.plan.vcpus)?;
-        match self.identity {
-            Identity::Unsigned => write!(f, "nothing of this is signed by hardware"),
+        let Vcpus { count, boot, application } = &self.plan.vcpus;
+        let (rip, rdi, cr3) = (boot.cs.base + boot.rip, boot.rdi, boot.cr3.0);
+        writeln!(f, "vcpu 0 starts at rip={rip:#x} rdi={rdi:#x} cr3={cr3:#x}, {count} vcpus in all")?;
+        if let Some(state) = application {
+            writeln!(f, "the others start at rip={:#x}", state.cs.base + state.rip)?;
         }
+        write!(f, "{}", self.identity)
     }
 }
 
@@ -248,8 +247,8 @@ mod tests {
     use crate::{ByteLen, Gpa};
 
     fn plan() -> Plan {
-        let state = VcpuState { rip: 0x1000, rdi: 0, cr3: Gpa(0x2000), cr0: 0, cr4: 0, efer: 0 };
-        Plan::new(RamLayout::new(ByteLen(64 << 20)).unwrap(), 1, state)
+        let boot = VcpuState { rip: 0x1000, cr3: Gpa(0x2000), ..VcpuState::LONG_MODE };
+        Plan::new(RamLayout::new(ByteLen(64 << 20)).unwrap(), Vcpus { count: 1, boot, application: None })
     }
 
     fn region(label: &str, gpa: u64, len: u64, kind: PageKind) -> PlannedRegion {
@@ -279,7 +278,7 @@ mod tests {
         let mut plan = plan();
         plan.push(region("first", 1 << 32, 0x1000, PageKind::Staged)).unwrap();
         plan.push(region("second", 0x10_0000, 0x1000, PageKind::CopiedByGuest)).unwrap();
-        let text = Launch { plan, identity: Identity::Unsigned }.to_string();
+        let text = Launch { plan, identity: Unsigned }.to_string();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("0x0100000000-0x0100000fff  shared, staged"), "{text}");
         assert!(lines[1].ends_with("second"), "{text}");

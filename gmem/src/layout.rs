@@ -14,8 +14,10 @@ pub const SPLIT_FROM: u64 = 0xb000_0000;
 pub const LOW_RAM_WHEN_SPLIT: u64 = 0x8000_0000;
 /// The local APIC's page. Never RAM: the guests use x2APIC and nothing is mapped here.
 pub const LOCAL_APIC: u64 = 0xfee0_0000;
-/// The page the reset vector lies in, [4 GiB - 4 KiB, 4 GiB). Never RAM.
+/// The page the reset vector lies in, [4 GiB - 4 KiB, 4 GiB). Never RAM; the last page of a firmware that starts there.
 pub const RESET_PAGE: u64 = FOUR_GIB - PAGE_SIZE;
+/// The most memory a firmware that starts at the reset vector has: below it are the interrupt controllers' registers.
+pub const MAX_FIRMWARE: u64 = 16 << 20;
 /// Staging starts above the end of RAM at a multiple of this, so that one page-table page maps much of it.
 pub const STAGING_ALIGN: u64 = 1 << 30;
 /// Least RAM a guest can have: the firmware's home and a little room.
@@ -53,10 +55,12 @@ pub const PCI_IO_LEN: u16 = 0x1000;
 /// Interrupt line of every PCI INTx pin.
 pub const PCI_GSI: u32 = 10;
 
-/// Where RAM is: from 0, and from 4 GiB if it was split.
+/// Where a guest's own memory is: RAM from 0, and from 4 GiB if it was split; and, if it has one there, its firmware right
+/// below 4 GiB. The firmware's memory is owned and accounted for as RAM is; only who lists RAM for a guest leaves it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RamLayout {
     low: GfnRange,
+    firmware: Option<GfnRange>,
     high: Option<GfnRange>,
 }
 
@@ -82,6 +86,9 @@ pub enum LayoutError {
         /// Width of a guest-physical address.
         bits: u32,
     },
+    /// A firmware that is none, or too much.
+    #[error("a firmware of {} cannot lie below 4 GiB; at most {} can, in whole pages", ByteLen(*.0), ByteLen(MAX_FIRMWARE))]
+    Firmware(u64),
     /// Address arithmetic failed.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -104,7 +111,15 @@ impl RamLayout {
             0 => None,
             rest => Some(GfnRange::from_bytes(Gpa(FOUR_GIB), ByteLen(rest))?),
         };
-        Ok(Self { low: GfnRange::from_bytes(Gpa(0), ByteLen(low))?, high })
+        Ok(Self { low: GfnRange::from_bytes(Gpa(0), ByteLen(low))?, firmware: None, high })
+    }
+
+    /// The same with memory for a firmware that ends at 4 GiB.
+    pub fn with_firmware(self, size: ByteLen) -> Result<Self, LayoutError> {
+        if size.0 == 0 || size.0 > MAX_FIRMWARE || !size.0.is_multiple_of(PAGE_SIZE) {
+            return Err(LayoutError::Firmware(size.0));
+        }
+        Ok(Self { firmware: Some(GfnRange::from_bytes(Gpa(FOUR_GIB - size.0), size)?), ..self })
     }
 
     /// RAM from address 0.
@@ -112,17 +127,22 @@ impl RamLayout {
         self.low
     }
 
+    /// Memory of a firmware below 4 GiB.
+    pub const fn firmware(&self) -> Option<GfnRange> {
+        self.firmware
+    }
+
     /// RAM from 4 GiB.
     pub const fn high(&self) -> Option<GfnRange> {
         self.high
     }
 
-    /// Every run of RAM, ascending.
+    /// Every run of memory, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = GfnRange> + Clone {
-        std::iter::once(self.low).chain(self.high)
+        std::iter::once(self.low).chain(self.firmware).chain(self.high)
     }
 
-    /// All RAM.
+    /// All memory.
     pub fn pages(&self) -> PageCount {
         PageCount::new(self.ranges().map(|range| range.pages().get()).sum())
     }
@@ -135,8 +155,13 @@ impl RamLayout {
     /// Position of the first page of `range` among all RAM pages; the others follow it. `None` if not all of it is RAM.
     #[inline]
     pub fn position_of(&self, range: GfnRange) -> Option<u64> {
-        let offset = |ram: GfnRange| ram.contains_range(range).then(|| range.start().number() - ram.start().number());
-        offset(self.low).or_else(|| Some(self.low.pages().get() + self.high.and_then(offset)?))
+        if self.low.contains_range(range) {
+            return Some(range.start().number() - self.low.start().number());
+        }
+        // Pages are as far apart in memory as by position unless there is a hole between them.
+        let first = self.index_of(range.start())?;
+        let last = self.index_of(Gfn::new(range.end_number() - 1)?)?;
+        (last.checked_sub(first)? + 1 == range.pages().get()).then_some(first)
     }
 
     /// Position of `gfn` among all RAM pages, which is also its page in a backing file; `None` outside RAM.
@@ -205,6 +230,10 @@ mod tests {
         assert_eq!(size(0), "memory size 0 bytes is below the minimum of 16 MiB");
         assert_eq!(size(64 * MIB + 1), "memory size 67108865 bytes is not a multiple of the page size 4096");
         assert_eq!(size(1 << 62), "memory size 4194304 TiB is above the maximum of 4 TiB");
+        for firmware in [0, 4095, MAX_FIRMWARE + PAGE_SIZE] {
+            let error = layout(64).with_firmware(ByteLen(firmware)).unwrap_err();
+            assert_eq!(error, LayoutError::Firmware(firmware));
+        }
         let error = layout(6144).staging(PageCount::new(1), 32).unwrap_err();
         assert!(error.to_string().contains("32 bits"), "{error}");
     }
@@ -213,16 +242,29 @@ mod tests {
         /// No RAM at the local APIC or under the reset page, staging never overlaps RAM, and page positions are a
         /// bijection, for every size.
         #[test]
-        fn ram_keeps_clear_and_indexes_every_page(mib in 16u64..9000, probe in any::<prop::sample::Index>()) {
-            let ram = layout(mib);
-            for special in [LOCAL_APIC, RESET_PAGE] {
-                prop_assert_eq!(ram.index_of(Gpa(special).gfn()), None);
+        fn ram_keeps_clear_and_indexes_every_page(
+            mib in 16u64..9000,
+            firmware in prop::option::of(1u64..=MAX_FIRMWARE / PAGE_SIZE),
+            probe in any::<prop::sample::Index>(),
+        ) {
+            let mut ram = layout(mib);
+            if let Some(pages) = firmware {
+                ram = ram.with_firmware(ByteLen(pages * PAGE_SIZE)).unwrap();
             }
+            prop_assert_eq!(ram.index_of(Gpa(LOCAL_APIC).gfn()), None);
+            prop_assert_eq!(ram.index_of(Gpa(RESET_PAGE).gfn()).is_some(), firmware.is_some());
+            prop_assert!(ram.ranges().zip(ram.ranges().skip(1)).all(|(one, next)| one.end_number() <= next.start().number()));
             let staging = ram.staging(PageCount::new(1000), 52).unwrap();
             prop_assert!(ram.ranges().all(|range| !range.overlaps(staging)));
-            prop_assert_eq!(ram.pages().bytes(), Some(ByteLen(mib * MIB)));
+            prop_assert_eq!(ram.pages().bytes(), Some(ByteLen(mib * MIB + firmware.unwrap_or(0) * PAGE_SIZE)));
             let index = probe.index(usize::try_from(ram.pages().get()).unwrap()) as u64;
             prop_assert_eq!(ram.frame_at(index).and_then(|gfn| ram.index_of(gfn)), Some(index));
+            let from = |pages| ram.frame_at(index).and_then(|gfn| GfnRange::new(gfn, PageCount::new(pages)).ok());
+            for pages in [1, 2, 600, MAX_FIRMWARE / PAGE_SIZE] {
+                let all_is_ram = from(pages).filter(|range| range.frames().all(|gfn| ram.index_of(gfn).is_some()));
+                let position = from(pages).and_then(|range| ram.position_of(range));
+                prop_assert_eq!(position, all_is_ram.map(|_| index), "{} pages", pages);
+            }
             prop_assert_eq!(ram.frame_at(ram.pages().get()), None);
         }
     }

@@ -234,8 +234,10 @@ impl Ledger {
     #[cold]
     fn first_outside(&self, range: GfnRange) -> Gfn {
         let mut page = range.start();
-        for ram in self.ram.ranges().filter(|ram| ram.contains(range.start())) {
-            page = Gfn::new(ram.end_number()).unwrap_or(page);
+        for ram in self.ram.ranges() {
+            if ram.contains(page) {
+                page = Gfn::new(ram.end_number()).unwrap_or(page);
+            }
         }
         page
     }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gmem::ledger::Owner;
+use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 
 use crate::backing::Region;
@@ -204,7 +205,7 @@ pub trait KernelVcpu: Send + fmt::Debug + 'static {
     fn set_cpuid(&mut self, entries: &[CpuidEntry]) -> Result<(), CallError>;
 
     /// Sets the registers the vCPU starts with (`KVM_SET_SREGS`, `KVM_SET_REGS`).
-    fn set_initial_state(&mut self, state: &gmem::launch::VcpuState) -> Result<(), CallError>;
+    fn set_initial_state(&mut self, state: &VcpuState) -> Result<(), CallError>;
 
     /// Runs until something happens (`KVM_RUN`). Answers to the previous exit, written through it, take effect.
     /// A signal makes it return [`Exit::Interrupted`].

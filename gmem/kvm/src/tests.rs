@@ -10,10 +10,11 @@ mod shared_only;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use gmem::launch::{Contents, PageKind, Plan, PlannedRegion, VcpuState};
+use gmem::launch::{Contents, PageKind, Plan, PlannedRegion, Vcpus};
 use gmem::layout::RamLayout;
 use gmem::ledger::{Owner, PageState};
-use gmem::{ByteLen, Gfn, GfnRange, Gpa, PAGE_SIZE, PageCount};
+use gmem::vcpu::VcpuState;
+use gmem::{ByteLen, Gfn, GfnRange, PAGE_SIZE, PageCount};
 use rustix::fs::SeekFrom;
 
 use crate::port::{CallError, VmType};
@@ -152,8 +153,7 @@ fn created(kernel: &FakeKernel, faults: &Arc<Faults>, ram: ByteLen) -> Vm<TestVm
 
 /// One staged region above RAM.
 fn plan(ram: RamLayout) -> Plan {
-    let state = VcpuState { rip: 0, rdi: 0, cr3: Gpa(0), cr0: 0, cr4: 0, efer: 0 };
-    let mut plan = Plan::new(ram, 2, state);
+    let mut plan = Plan::new(ram, Vcpus { count: 2, boot: VcpuState::LONG_MODE, application: None });
     let range = ram.staging(PageCount::new(2), 40).unwrap();
     let contents = Contents::new(vec![0x5a; 5000]);
     plan.push(PlannedRegion { range, kind: PageKind::Staged, label: "test".to_owned(), contents }).unwrap();

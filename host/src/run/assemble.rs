@@ -105,7 +105,7 @@ fn launch<V: KernelVm>(
     vm.stage(&launch.plan)?;
     let staging = launch.plan.extent(PageKind::Staged).and_then(|range| range.bytes()).unwrap_or_default();
     steps.done("stage", Some(staging.to_string()));
-    let boot_state = *launch.plan.boot_state();
+    let states = *launch.plan.vcpus();
     // The contents are in staging now: a second copy in our memory serves nobody.
     drop(launch);
     if config.guise == Guise::Sev {
@@ -117,7 +117,7 @@ fn launch<V: KernelVm>(
         let mut vcpu = vm.add_vcpu()?;
         let prepared = vcpu
             .set_cpuid(&cpuid::for_vcpu(&offered, id, config.vcpus, config.guise))
-            .and_then(|()| if id == 0 { vcpu.set_initial_state(&boot_state) } else { Ok(()) });
+            .and_then(|()| states.state_of(id).map_or(Ok(()), |state| vcpu.set_initial_state(state)));
         vcpus.push(vcpu);
         prepared.map_err(|source| AssemblyError::Vcpu { id, source })?;
     }

@@ -5,8 +5,9 @@
 //! `ARCHITECTURE.md`, law *one-launch*.
 
 use gmem::address::AddressError;
-use gmem::launch::{Contents, Identity, Launch, PageKind, Plan, PlanError, PlannedRegion, VcpuState};
+use gmem::launch::{Contents, Launch, PageKind, Plan, PlanError, PlannedRegion, Unsigned, Vcpus};
 use gmem::layout::{self, LayoutError, RamLayout};
+use gmem::vcpu::VcpuState;
 use gmem::{ByteLen, GfnRange, Gpa, PAGE_SIZE};
 use guest_fw::abi::{self, Piece, PieceKind, StagingHeader};
 use sha2::{Digest, Sha256};
@@ -68,7 +69,7 @@ struct Load {
 }
 
 /// The launch of `guest`.
-pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch, PlanningError> {
+pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch<Unsigned>, PlanningError> {
     let payload = if guest.linux.is_some() { abi::PAYLOAD_LINUX } else { abi::PAYLOAD_SELF_TEST };
     let loads = loads(guest.linux, &guest.cmdline);
     let count = u32::try_from(loads.len()).ok().filter(|count| *count <= abi::PIECES_MAX);
@@ -116,15 +117,18 @@ pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch, PlanningError> {
         flags: 0,
     };
     let entry = u64::from(guest.firmware.header().entry_staged64);
-    let boot_state = VcpuState {
+    let boot = VcpuState {
         rip: staging + image_offset + entry,
         rdi: staging,
         cr3: Gpa(staging + tables_offset),
         cr0: cr0(),
         cr4: Cr4::CR4_ENABLE_PAE.bits() as u64,
         efer: EFER_LONG_MODE,
+        ..VcpuState::LONG_MODE
     };
-    let mut plan = Plan::new(guest.ram, guest.vcpus, boot_state);
+    // The others wait for INIT and SIPI, which put them into real mode.
+    let vcpus = Vcpus { count: guest.vcpus, boot, application: None };
+    let mut plan = Plan::new(guest.ram, vcpus);
     let first_page = first_page(&header, &pieces);
     plan.push(region("staging header and piece table", PageKind::Staged, staging, first_page)?)?;
     let firmware = Contents::new(guest.firmware.bytes());
@@ -136,7 +140,7 @@ pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch, PlanningError> {
     }
     let tables = page_tables(staging, tables_offset, staging_len);
     plan.push(region("page tables for the firmware's start", PageKind::Staged, staging + tables_offset, tables)?)?;
-    Ok(Launch { plan, identity: Identity::Unsigned })
+    Ok(Launch { plan, identity: Unsigned })
 }
 
 fn cr0() -> u64 {

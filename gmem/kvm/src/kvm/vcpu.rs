@@ -1,9 +1,9 @@
 //! A vCPU of the real KVM, and its exits decoded.
 
 use gmem::Gpa;
-use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
-use kvm_bindings::{KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
+use gmem::vcpu::{Segment, VcpuState};
+use kvm_bindings::{KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_dtable, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::io::Errno;
 
@@ -124,12 +124,36 @@ fn decode(reason: Reason, run: &mut kvm_run) -> Exit<'_> {
     }
 }
 
-/// Flat 64-bit segments and the control registers of `state`.
-fn long_mode(sregs: &mut kvm_sregs, state: &VcpuState) {
-    let flat = kvm_segment { limit: u32::MAX, present: 1, s: 1, g: 1, ..Default::default() };
-    sregs.cs = kvm_segment { selector: 0x10, type_: 0b1011, l: 1, ..flat };
-    let data = kvm_segment { selector: 0x18, type_: 0b0011, db: 1, ..flat };
+/// A segment as KVM takes it. Specification: AMD APM volume 2, section 4.7.1, for what the bits are.
+fn segment(segment: Segment) -> kvm_segment {
+    let attributes = segment.attributes.to_le_bytes();
+    let bit = |byte: usize, bit: u32| attributes[byte] >> bit & 1;
+    kvm_segment {
+        base: segment.base,
+        limit: segment.limit,
+        selector: segment.selector,
+        type_: attributes[0] & 0xf,
+        s: bit(0, 4),
+        dpl: attributes[0] >> 5 & 3,
+        present: bit(0, 7),
+        avl: bit(1, 0),
+        l: bit(1, 1),
+        db: bit(1, 2),
+        g: bit(1, 3),
+        ..Default::default()
+    }
+}
+
+fn table(table: Segment) -> kvm_dtable {
+    kvm_dtable { base: table.base, limit: u16::try_from(table.limit).unwrap_or(u16::MAX), ..Default::default() }
+}
+
+/// Replaces all that `state` has an opinion on.
+fn replace(sregs: &mut kvm_sregs, state: &VcpuState) {
+    let data = segment(state.data);
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    (sregs.cs, sregs.ldt, sregs.tr) = (segment(state.cs), segment(state.ldtr), segment(state.tr));
+    (sregs.gdt, sregs.idt) = (table(state.gdtr), table(state.idtr));
     (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3.0, state.cr4, state.efer);
 }
 
@@ -141,10 +165,10 @@ impl KernelVcpu for KvmVcpu {
 
     fn set_initial_state(&mut self, state: &VcpuState) -> Result<(), CallError> {
         let mut sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS", ""))?;
-        long_mode(&mut sregs, state);
+        replace(&mut sregs, state);
         self.fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS", format_args!("{state:x?}")))?;
         // Bit 1 of RFLAGS is always set; interrupts are off.
-        let regs = kvm_regs { rip: state.rip, rdi: state.rdi, rflags: 2, ..Default::default() };
+        let regs = kvm_regs { rip: state.rip, rdx: state.rdx, rdi: state.rdi, rflags: 2, ..Default::default() };
         self.fd.set_regs(&regs).map_err(failed("KVM_SET_REGS", format_args!("{state:x?}")))
     }
 

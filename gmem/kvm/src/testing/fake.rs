@@ -15,8 +15,8 @@ mod script;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
+use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 
 use crate::port::{CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level};

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
+use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 
 use super::fault::{Faults, PortCall};

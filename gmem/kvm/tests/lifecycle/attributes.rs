@@ -2,7 +2,7 @@
 
 use gmem::ByteLen;
 use gmem::PageCount;
-use gmem::launch::{Contents, PageKind, Plan, PlannedRegion};
+use gmem::launch::{Contents, PageKind, Plan, PlannedRegion, Vcpus};
 use gmem::layout::RamLayout;
 use gmem::ledger::Owner;
 use gmem_kvm::port::{KernelGmem, KernelVm, VmType};
@@ -87,7 +87,7 @@ pub(crate) fn to_and_fro_with_a_guest(host: &Host) -> Outcome {
     let ram = RamLayout::new(ByteLen(16 << 20)).unwrap();
     let staging = ram.staging(PageCount::new(5), 40).unwrap();
     let code = staging.gpa().0;
-    let mut plan = Plan::new(ram, 1, guest::entry(code));
+    let mut plan = Plan::new(ram, Vcpus { count: 1, boot: guest::entry(code), application: None });
     let contents = Contents::new(guest::image(code));
     plan.push(PlannedRegion { range: staging, kind: PageKind::Staged, label: "guest".to_owned(), contents }).unwrap();
 

@@ -1,8 +1,8 @@
 //! A guest of eight bytes: it counts in a byte of memory and tells the count on a port.
 
 use gmem::Gpa;
-use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
+use gmem::vcpu::VcpuState;
 use gmem_kvm::kvm::{KvmVcpu, KvmVm};
 use gmem_kvm::port::{Exit, Kernel, KernelVcpu, KernelVm};
 
@@ -51,7 +51,15 @@ pub(crate) fn image(gpa: u64) -> Vec<u8> {
 
 /// The state a vCPU starts [`image`] with.
 pub(crate) fn entry(gpa: u64) -> VcpuState {
-    VcpuState { rip: gpa, rdi: DATA, cr3: Gpa(gpa + 0x1000), cr0: 0x8005_0033, cr4: 0x20, efer: 0x500 }
+    VcpuState {
+        rip: gpa,
+        rdi: DATA,
+        cr3: Gpa(gpa + 0x1000),
+        cr0: 0x8005_0033,
+        cr4: 0x20,
+        efer: 0x500,
+        ..VcpuState::LONG_MODE
+    }
 }
 
 pub(crate) struct Guest {

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gmem::launch::VcpuState;
 use gmem::ledger::Owner;
+use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 use gmem_kvm::evidence::held_by_this_process;
 use gmem_kvm::kvm::{KvmGmem, KvmVcpu, KvmVm};

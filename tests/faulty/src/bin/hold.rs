@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 
 use clap::{Parser, ValueEnum};
-use gmem::launch::VcpuState;
+use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 use gmem_kvm::backing::Region;
 use gmem_kvm::evidence::{Object, recognise};
@@ -210,7 +210,8 @@ fn vcpu(kernel: &KvmKernel, vm: &KvmVm, what: Vcpu) -> Result<KvmVcpu, Box<dyn E
     let mut vcpu = vm.create_vcpu(0)?;
     vcpu.set_cpuid(&kernel.supported_cpuid()?)?;
     let cr3 = Gpa(CODE + 0x1000);
-    vcpu.set_initial_state(&VcpuState { rip: CODE, rdi: 0, cr3, cr0: 0x8005_0033, cr4: 0x20, efer: 0x500 })?;
+    let long_mode = VcpuState { cr0: 0x8005_0033, cr4: 0x20, efer: 0x500, ..VcpuState::LONG_MODE };
+    vcpu.set_initial_state(&VcpuState { rip: CODE, cr3, ..long_mode })?;
     Ok(vcpu)
 }
 
