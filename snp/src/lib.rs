@@ -14,8 +14,10 @@ pub mod cpu;
 pub mod digest;
 mod guid;
 pub mod hashes;
+pub mod id_block;
 pub mod measure;
 pub mod ovmf;
+pub mod policy;
 pub mod vmsa;
 
 pub use guid::Guid;
