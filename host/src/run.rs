@@ -151,17 +151,20 @@ pub fn run_with_firmware<K: Kernel>(
     let mut vm = Vm::create(kernel, vm_type, prepared.ram)?;
     let mut vcpus = Vec::new();
     let order = Order { events: &events, config, prepared, firmware };
-    let assembled = match assemble(&mut vm, &mut vcpus, order) {
-        Ok(assembled) => assembled,
-        Err(error) => {
-            let failed = vm.fail(error);
+    let assembled = assemble(&mut vm, &mut vcpus, order);
+    let sealed = match assembled {
+        Ok(assembled) => vm.seal().map(|vm| (vm, assembled)),
+        Err(error) => Err(Box::new(vm.fail(error))),
+    };
+    let (vm, assembled) = match sealed {
+        Ok(sealed) => sealed,
+        Err(failed) => {
             let reason = failed.why().to_string();
             let launch = started.elapsed();
             let receipt = failed.teardown(vcpus);
             return Ok(report::not_started(&events, config, tee, vm_type, reason, launch, &receipt));
         }
     };
-    let vm = vm.seal();
     let launched = Instant::now();
     let Operated { machine, counts, stopped, ended } = operate(assembled, vcpus, ends);
 

@@ -10,13 +10,17 @@ use std::mem::offset_of;
 
 use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use gmem::vcpu::{self, RESET_VECTOR, VcpuState};
+
 use crate::cpu::CpuModel;
 
 /// Where Linux says a VMSA is when it has it measured: not where it is.
 pub const VMSA_GPA: gmem::Gpa = gmem::Gpa(0xffff_ffff_f000);
 
-/// Where the first vCPU starts.
-const RESET_VECTOR: u32 = 0xffff_fff0;
+/// `EFER.SVME`: KVM sets it in every guest's.
+const EFER_SVME: u64 = 1 << 12;
+/// `CR4.MCE`: KVM sets it in every guest's, as it is in the host's.
+const CR4_MCE: u64 = 1 << 6;
 
 /// A segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, FromZeros, Immutable, KnownLayout)]
@@ -32,9 +36,10 @@ pub struct Segment {
     pub base: u64,
 }
 
-impl Segment {
-    const fn real_mode(attributes: u16) -> Self {
-        Self { selector: 0, attributes, limit: 0xffff, base: 0 }
+impl From<vcpu::Segment> for Segment {
+    fn from(segment: vcpu::Segment) -> Self {
+        let vcpu::Segment { selector, attributes, limit, base } = segment;
+        Self { selector, attributes, limit, base }
     }
 }
 
@@ -82,7 +87,8 @@ pub struct Vmsa {
     xss: u64,
     /// Control register 4.
     pub cr4: u64,
-    cr3: u64,
+    /// Page-table base.
+    pub cr3: u64,
     /// Control register 0.
     pub cr0: u64,
     /// Debug control.
@@ -169,50 +175,71 @@ pub enum Role {
     },
 }
 
-impl Vmsa {
-    /// As `vmm` leaves a vCPU.
+impl Role {
+    /// The registers with which such a vCPU of a guest with this processor starts, as QEMU gives them to KVM.
     #[must_use]
-    pub fn at_reset(vmm: Vmm, cpu: CpuModel, features: SevFeatures, role: Role) -> Self {
-        let eip = match role {
-            Role::Boot => RESET_VECTOR,
-            Role::Application { eip } => eip,
+    pub fn first_state(self, cpu: CpuModel) -> VcpuState {
+        let eip = match self {
+            Self::Boot => RESET_VECTOR,
+            Self::Application { eip } => eip,
         };
-        // What differs between VMMs: attributes as the processor has them after reset, or as it loads them.
-        let (cs, ss, tr) = match (vmm, role) {
-            (Vmm::Qemu | Vmm::Gce, _) => (0x9b, 0x93, 0x8b),
-            (Vmm::Ec2, Role::Boot) => (0x9a, 0x92, 0x83),
-            (Vmm::Ec2, Role::Application { .. }) => (0x9b, 0x92, 0x83),
-        };
-        let (rdx, mxcsr, x87_fcw) = match vmm {
-            Vmm::Qemu => (u64::from(cpu.signature()), 0x1f80, 0x37f),
-            Vmm::Ec2 | Vmm::Gce => (0x600, 0, 0),
-        };
-        let data = Segment::real_mode(0x93);
+        VcpuState { rdx: cpu.signature().into(), ..VcpuState::reset_at(eip) }
+    }
+}
+
+impl Vmsa {
+    /// What Linux has measured of a vCPU that starts with these registers: they, and what KVM and a processor's reset add.
+    #[must_use]
+    pub fn of(state: &VcpuState, features: SevFeatures) -> Self {
+        let data = state.data.into();
         Self {
             es: data,
-            cs: Segment { selector: 0xf000, base: u64::from(eip & 0xffff_0000), ..Segment::real_mode(cs) },
-            ss: Segment::real_mode(ss),
+            cs: state.cs.into(),
+            ss: data,
             ds: data,
             fs: data,
             gs: data,
-            gdtr: Segment::real_mode(0),
-            ldtr: Segment::real_mode(0x82),
-            idtr: Segment::real_mode(0),
-            tr: Segment::real_mode(tr),
-            efer: 1 << 12, // SVME, as SEV wants it
-            cr4: 1 << 6,   // MCE
-            cr0: 1 << 4,   // ET
+            gdtr: state.gdtr.into(),
+            ldtr: state.ldtr.into(),
+            idtr: state.idtr.into(),
+            tr: state.tr.into(),
+            efer: state.efer | EFER_SVME,
+            cr4: state.cr4 | CR4_MCE,
+            cr3: state.cr3.0,
+            cr0: state.cr0,
             dr7: 0x400,
             dr6: 0xffff_0ff0,
             rflags: 2,
-            rip: u64::from(eip & 0xffff),
-            g_pat: if vmm == Vmm::Gce { 0x0007_0106 } else { 0x0007_0406_0007_0406 },
-            rdx,
+            rip: state.rip,
+            g_pat: 0x0007_0406_0007_0406,
+            rdx: state.rdx,
+            rdi: state.rdi,
             sev_features: features,
             xcr0: 1,
-            mxcsr,
-            x87_fcw,
+            mxcsr: 0x1f80,
+            x87_fcw: 0x37f,
             ..Self::new_zeroed()
         }
+    }
+
+    /// As `vmm` leaves a vCPU.
+    #[must_use]
+    pub fn at_reset(vmm: Vmm, cpu: CpuModel, features: SevFeatures, role: Role) -> Self {
+        let mut vmsa = Self::of(&role.first_state(cpu), features);
+        if vmm != Vmm::Qemu {
+            (vmsa.rdx, vmsa.mxcsr, vmsa.x87_fcw) = (0x600, 0, 0);
+        }
+        match vmm {
+            Vmm::Qemu => {}
+            // Attributes as a VMM would load them, not as the processor has them after reset.
+            Vmm::Ec2 => {
+                (vmsa.ss.attributes, vmsa.tr.attributes) = (0x92, 0x83);
+                if role == Role::Boot {
+                    vmsa.cs.attributes = 0x9a;
+                }
+            }
+            Vmm::Gce => vmsa.g_pat = 0x0007_0106,
+        }
+        vmsa
     }
 }

@@ -6,11 +6,12 @@
 
 mod gmem_fd;
 pub mod inspect;
+mod sev;
 mod vcpu;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,7 @@ use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlag
 use vmm_sys_util::ioctl::ioctl;
 
 use crate::backing::Region;
+use crate::port::snp::{SnpCommand, SnpUpdate};
 use crate::port::{CallError, CpuidEntry, GmemUse, Kernel, KernelVm, Level, Slot, SlotId, VmType};
 use crate::uapi;
 use crate::vm::lock;
@@ -42,14 +44,19 @@ pub struct KvmKernel {
 
 /// A VM of the host's KVM.
 pub struct KvmVm {
-    // Declared before `regions`: the descriptor closes before the mappings its slots name go away.
+    // Declared before `kept`: the descriptor closes before what it needs goes away.
     vm: VmFd,
-    regions: Arc<SlotRegions>,
+    kept: Arc<Kept>,
 }
 
-/// The host mapping behind each slot, so that it outlives the slot: what the guest can reach must not become somebody
-/// else's memory. Shared with the vCPUs, which can run after the VM's descriptor is closed.
-type SlotRegions = Mutex<BTreeMap<SlotId, Arc<Region>>>;
+/// What must outlive a VM's descriptor and those of its vCPUs, which can run after it is closed.
+#[derive(Debug)]
+struct Kept {
+    /// The host mapping behind each slot: what the guest can reach must not become somebody else's memory.
+    regions: Mutex<BTreeMap<SlotId, Arc<Region>>>,
+    /// The PSP's device, for an SNP VM: the kernel looks it up by its number whenever the guest asks for a report.
+    psp: Option<OwnedFd>,
+}
 
 impl fmt::Debug for KvmVm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +95,8 @@ impl Kernel for KvmKernel {
                 Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
                 other => {
                     let vm = other.map_err(failed("KVM_CREATE_VM", format_args!("type {}", vm_type.raw())))?;
-                    return Ok(KvmVm { vm, regions: Arc::default() });
+                    let psp = if vm_type == VmType::Snp { Some(sev::open_psp()?) } else { None };
+                    return Ok(KvmVm { vm, kept: Arc::new(Kept { regions: Mutex::default(), psp }) });
                 }
             }
         }
@@ -139,8 +147,8 @@ impl KernelVm for KvmVm {
             raw.guest_memfd = gmem.raw_for_slot();
             raw.guest_memfd_offset = first.bytes().ok_or_else(overflow)?.0;
         }
-        let mut regions = lock(&self.regions);
-        // SAFETY: the address and size are those of a live mapping that only volatile accesses go to, and `regions`
+        let mut regions = lock(&self.kept.regions);
+        // SAFETY: the address and size are those of a live mapping that only volatile accesses go to, and `kept`
         // keeps it alive until the slot is deleted, or the VM and all its vCPUs are closed.
         let result = unsafe { self.vm.set_user_memory_region2(raw) };
         result.map_err(failed(CALL, format_args!("{} at {}", slot.id, slot.range)))?;
@@ -150,7 +158,7 @@ impl KernelVm for KvmVm {
 
     fn delete_slot(&self, id: SlotId) -> Result<(), CallError> {
         let raw = kvm_userspace_memory_region2 { slot: u32::from(id.0), ..Default::default() };
-        let mut regions = lock(&self.regions);
+        let mut regions = lock(&self.kept.regions);
         // SAFETY: a size of zero deletes the slot and names no memory.
         let result = unsafe { self.vm.set_user_memory_region2(raw) };
         result.map_err(failed("KVM_SET_USER_MEMORY_REGION2", format_args!("delete {id}")))?;
@@ -209,7 +217,15 @@ impl KernelVm for KvmVm {
 
     fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, CallError> {
         let fd = self.vm.create_vcpu(u64::from(id)).map_err(failed("KVM_CREATE_VCPU", id))?;
-        Ok(KvmVcpu::new(fd, Arc::clone(&self.regions)))
+        Ok(KvmVcpu::new(fd, Arc::clone(&self.kept)))
+    }
+
+    fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError> {
+        sev::command(&self.vm, self.kept.psp.as_ref(), command)
+    }
+
+    fn snp_launch_update(&self, update: &mut SnpUpdate<'_>) -> Result<(), CallError> {
+        sev::update(&self.vm, self.kept.psp.as_ref(), update)
     }
 }
 

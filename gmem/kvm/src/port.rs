@@ -18,15 +18,17 @@ use gmem::{GfnRange, Gpa, PageCount};
 
 use crate::backing::Region;
 
-pub use self::exit::{Direction, Exit, Hypercall, MsrRead, MsrWrite, PortAccess};
+pub use self::exit::{CertificateRequest, Direction, Exit, Hypercall, MsrRead, MsrWrite, PortAccess};
+use self::snp::{SnpCommand, SnpUpdate};
 
 mod exit;
+pub mod snp;
 
 /// Something a host kernel does for us, with the errno it answered.
 ///
 /// Names the call and its argument, so that a person can look the errno up in the kernel's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{call}({argument}) failed: {} (errno {})", std::io::Error::from_raw_os_error(*.errno), .errno)]
+#[error("{call}({argument}) failed: {}{}", std::io::Error::from_raw_os_error(*errno), details(*errno, *firmware))]
 pub struct CallError {
     /// The kernel's name of the call, such as `KVM_SET_MEMORY_ATTRIBUTES`.
     pub call: &'static str,
@@ -34,13 +36,20 @@ pub struct CallError {
     pub argument: String,
     /// The errno, as in `errno.h`.
     pub errno: i32,
+    /// For a command that the kernel passed on to firmware: what that answered, unless it was success.
+    pub firmware: Option<u32>,
 }
 
 impl CallError {
     /// `call` on `argument` answered `errno`.
     pub fn new(call: &'static str, argument: impl fmt::Display, errno: i32) -> Self {
-        Self { call, argument: argument.to_string(), errno }
+        Self { call, argument: argument.to_string(), errno, firmware: None }
     }
+}
+
+fn details(errno: i32, firmware: Option<u32>) -> String {
+    let status = firmware.map(|status| format!(", firmware status {status:#x}"));
+    format!(" (errno {errno}{})", status.unwrap_or_default())
 }
 
 /// The kind of VM to create (`KVM_CREATE_VM`).
@@ -188,6 +197,14 @@ pub trait KernelVm: Send + Sync + fmt::Debug + 'static {
 
     /// Creates a vCPU (`KVM_CREATE_VCPU`); its id is its x2APIC id.
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, CallError>;
+
+    /// Gives an SNP VM a command (`KVM_MEMORY_ENCRYPT_OP`). The kernel's device for the PSP stays open, under one number,
+    /// until the VM and all its vCPUs are closed: it is named by number once and used ever after.
+    fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError>;
+
+    /// Has pages of an SNP VM filled, encrypted and measured (`KVM_SEV_SNP_LAUNCH_UPDATE`), with signals held back: one
+    /// makes the kernel stop. It may stop after any page, and says then that all went well; if it did none, EIO hides why.
+    fn snp_launch_update(&self, update: &mut SnpUpdate<'_>) -> Result<(), CallError>;
 }
 
 /// A guest_memfd. Dropping it closes its only descriptor, which frees its pages.
@@ -210,6 +227,10 @@ pub trait KernelVcpu: Send + fmt::Debug + 'static {
     /// Runs until something happens (`KVM_RUN`). Answers to the previous exit, written through it, take effect.
     /// A signal makes it return [`Exit::Interrupted`].
     fn run(&mut self) -> Result<Exit<'_>, CallError>;
+
+    /// Maps private pages of the guest without it having touched them (`KVM_PRE_FAULT_MEMORY`, Linux 6.12); says how many
+    /// could be.
+    fn prefault(&mut self, range: GfnRange) -> Result<PageCount, CallError>;
 
     /// Completes the previous exit (so that its answer takes effect) without running the guest any further
     /// (`immediate_exit`).

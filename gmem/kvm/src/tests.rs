@@ -57,7 +57,7 @@ impl Rig {
         let mut vm = created(&kernel, &faults, ram);
         let mut vcpus = Vec::new();
         launch_steps().iter().for_each(|step| step(&mut vm, &mut vcpus).unwrap());
-        Self { kernel, faults, vm: vm.seal(), vcpus }
+        Self { kernel, faults, vm: vm.seal().unwrap(), vcpus }
     }
 
     /// A closed gate that every call of this kind comes to before it takes effect.

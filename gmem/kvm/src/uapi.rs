@@ -3,7 +3,7 @@
 //! Values from Linux 7.2 `include/uapi/linux/kvm.h`, `include/uapi/linux/kvm_para.h`, `include/uapi/linux/mman.h`,
 //! `arch/x86/include/uapi/asm/kvm.h` and `arch/x86/entry/syscalls/syscall_64.tbl`.
 
-use vmm_sys_util::ioctl_io_nr;
+use vmm_sys_util::{ioctl_io_nr, ioctl_iowr_nr};
 
 // `kvm-ioctls` has it for vCPUs only; the number is the same.
 ioctl_io_nr!(KVM_GET_TSC_KHZ, kvm_bindings::KVMIO, 0xa3);
@@ -14,6 +14,23 @@ pub(crate) const GUEST_MEMFD_FLAG_MMAP: u64 = 1 << 0;
 pub(crate) const GUEST_MEMFD_FLAG_INIT_SHARED: u64 = 1 << 1;
 /// The hypercall a guest asks for a conversion with, and its bit in `KVM_CAP_EXIT_HYPERCALL`.
 pub(crate) const KVM_HC_MAP_GPA_RANGE: u32 = 12;
+
+/// `KVM_SEV_SNP_ENABLE_REQ_CERTS`, a command of `KVM_MEMORY_ENCRYPT_OP` (Linux 7.0).
+pub(crate) const KVM_SEV_SNP_ENABLE_REQ_CERTS: u32 = 103;
+/// `KVM_EXIT_SNP_REQ_CERTS` (Linux 7.0).
+pub(crate) const KVM_EXIT_SNP_REQ_CERTS: u32 = 43;
+
+/// Its part of `struct kvm_run`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct SnpReqCerts {
+    pub gpa: u64,
+    pub npages: u64,
+    pub ret: u64,
+}
+
+// `kvm-ioctls` 0.25 has the structure but not the call.
+ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, kvm_bindings::KVMIO, 0xd5, kvm_bindings::kvm_pre_fault_memory);
 
 /// `cachestat`: how much of a file is in the page cache (Linux 6.5). For a guest_memfd that is all it has allocated;
 /// `st_blocks` is always 0 there.

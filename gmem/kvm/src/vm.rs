@@ -22,6 +22,10 @@ use crate::convert::{ConversionDesk, ConvertError, Converted};
 use crate::port::{CallError, GmemUse, Kernel, KernelGmem, KernelVm, Level, Slot, SlotId, VmType};
 use crate::shared::{Epochs, SharedView};
 
+mod snp;
+
+pub use self::snp::PopulateError;
+
 /// Slot of the staging area; RAM slots count from zero.
 pub(crate) const STAGING_SLOT: SlotId = SlotId(16);
 /// Marking RAM private costs about 1,000 instructions a page and cannot be interrupted: at most 1 GiB a call.
@@ -115,6 +119,17 @@ pub enum LaunchError {
         /// What the kernel said.
         #[source]
         source: CallError,
+    },
+    /// The kernel refused, and there is more to say about why.
+    #[error("{step}: {source}: {explanation}")]
+    Explained {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: CallError,
+        /// What that means, and what to do.
+        explanation: String,
     },
     /// Host memory could not be had.
     #[error("{step}: {source}")]
@@ -281,9 +296,14 @@ impl<V: KernelVm> Vm<V, Launching> {
         Ok(vcpu)
     }
 
-    /// Ends the launch: law *sealed-is-sealed*.
-    pub fn seal(self) -> Vm<V, Sealed> {
-        Vm { core: self.core, stage: Sealed { vcpus: self.stage.vcpus } }
+    /// Ends the launch: law *sealed-is-sealed*. A VM whose owner the hardware keeps is sealed by the hardware's own last
+    /// step, and not here.
+    pub fn seal(self) -> Result<Vm<V, Sealed>, Box<Vm<V, Failed>>> {
+        if self.core.vm_type.has_hardware_owner() {
+            let reason = format!("a VM of type {:?} is sealed by its firmware", self.core.vm_type);
+            return Err(Box::new(self.fail(LaunchError::Plan { step: "seal", reason })));
+        }
+        Ok(Vm { core: self.core, stage: Sealed { vcpus: self.stage.vcpus } })
     }
 
     /// Ends the launch after a failure.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gmem::ledger::Owner;
 use gmem::{ByteLen, GfnRange, Gpa, PageCount};
 use gmem_kvm::convert::{ConvertError, Converted, Fate};
-use gmem_kvm::port::{Direction, Hypercall, KernelVm, MsrRead, MsrWrite, PortAccess};
+use gmem_kvm::port::{CertificateRequest, Direction, Hypercall, KernelVm, MsrRead, MsrWrite, PortAccess};
 use gmem_kvm::vm::VmHandle;
 use guest_fw::abi::{Doorbell, FirmwareFault};
 use rustix::event::{EventfdFlags, eventfd};
@@ -26,6 +26,8 @@ const MAP_GPA_RANGE_ENCRYPTED: u64 = 1 << 4;
 /// Errors a hypercall answers, negated (Linux `include/uapi/linux/kvm_para.h`).
 const KVM_EFAULT: u64 = 14;
 const KVM_EINVAL: u64 = 22;
+/// "Input/output error", as the answer to a request for certificates.
+const EIO: u64 = 5;
 const KVM_ENOSYS: u64 = 1000;
 
 /// `MSR_AMD64_SEV`: which kind of SEV is active (AMD APM volume 2, section 15.34.10).
@@ -248,6 +250,16 @@ impl<V: KernelVm> Machine<V> {
             tracing::warn!(vcpu, %range, %error, "conversion failed");
             KVM_EFAULT
         })
+    }
+
+    /// An SNP guest asks for certificates: there are none.
+    pub(crate) fn certificates(&self, vcpu: u32, request: CertificateRequest<'_>) {
+        self.refuse(
+            vcpu,
+            "certificates",
+            format!("no certificates are configured, for {} pages at {}", request.pages, request.gpa),
+        );
+        *request.answer = EIO;
     }
 
     /// An MSR that KVM left to us.

@@ -135,7 +135,10 @@ fn handle<V: KernelVm>(id: u32, exit: Exit<'_>, machine: &Machine<V>, watch: &mu
         }
         Exit::MmioWrite(gpa, data) => tracing::debug!(vcpu = id, %gpa, ?data, "write where nothing is"),
         Exit::MemoryFault { wanted, gpa, size } => machine.memory_fault(watch, wanted, gpa, size),
-        Exit::Interrupted | Exit::Halted => {}
+        // A vCPU in reset hold or halted waits for others, which is the kernel's to arrange where it has the interrupt
+        // controller.
+        Exit::Interrupted | Exit::Halted | Exit::ResetHold => {}
+        Exit::SnpCertificates(request) => machine.certificates(id, request),
         Exit::Shutdown => return Some("triple fault (shutdown)".to_owned()),
         Exit::SystemEvent { kind, data } => return Some(format!("system event {kind} with {data:x?}")),
         Exit::FailEntry { reason, cpu } => {

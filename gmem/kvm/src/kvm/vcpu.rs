@@ -1,28 +1,35 @@
 //! A vCPU of the real KVM, and its exits decoded.
 
-use gmem::Gpa;
 use gmem::ledger::Owner;
 use gmem::vcpu::{Segment, VcpuState};
-use kvm_bindings::{KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_dtable, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
+use gmem::{GfnRange, Gpa, PAGE_SIZE, PageCount};
+use kvm_bindings::{
+    KVM_EXIT_AP_RESET_HOLD, KVM_MEMORY_EXIT_FLAG_PRIVATE, kvm_dtable, kvm_pre_fault_memory, kvm_regs, kvm_run,
+    kvm_segment, kvm_sregs,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::io::Errno;
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 
 use std::sync::Arc;
 
-use super::{SlotRegions, failed, to_kvm_cpuid};
-use crate::port::{CallError, CpuidEntry, Direction, Exit, Hypercall, KernelVcpu, MsrRead, MsrWrite, PortAccess};
+use super::{Kept, byte_len, failed, to_kvm_cpuid};
+use crate::port::{
+    CallError, CertificateRequest, CpuidEntry, Direction, Exit, Hypercall, KernelVcpu, MsrRead, MsrWrite, PortAccess,
+};
+use crate::uapi::{self, SnpReqCerts};
 
 /// A vCPU.
 #[derive(Debug)]
 pub struct KvmVcpu {
     // Dropped first: as long as it is open, the guest can reach what its slots name.
     fd: VcpuFd,
-    _regions: Arc<SlotRegions>,
+    _kept: Arc<Kept>,
 }
 
 impl KvmVcpu {
-    pub(super) fn new(fd: VcpuFd, regions: Arc<SlotRegions>) -> Self {
-        Self { fd, _regions: regions }
+    pub(super) fn new(fd: VcpuFd, kept: Arc<Kept>) -> Self {
+        Self { fd, _kept: kept }
     }
 }
 
@@ -39,6 +46,7 @@ enum Reason {
     Shutdown,
     SystemEvent { kind: u32, data: Vec<u64> },
     FailEntry { reason: u64, cpu: u32 },
+    ResetHold,
     InternalError,
     Interrupted,
     Other,
@@ -67,6 +75,7 @@ impl From<VcpuExit<'_>> for Reason {
             VcpuExit::Shutdown => Self::Shutdown,
             VcpuExit::SystemEvent(kind, data) => Self::SystemEvent { kind, data: data.to_vec() },
             VcpuExit::FailEntry(reason, cpu) => Self::FailEntry { reason, cpu },
+            VcpuExit::Unsupported(KVM_EXIT_AP_RESET_HOLD) => Self::ResetHold,
             VcpuExit::InternalError => Self::InternalError,
             VcpuExit::Intr => Self::Interrupted,
             _ => Self::Other,
@@ -76,6 +85,7 @@ impl From<VcpuExit<'_>> for Reason {
 
 /// The exit with its answer's place in `kvm_run`.
 fn decode(reason: Reason, run: &mut kvm_run) -> Exit<'_> {
+    let number = run.exit_reason;
     let arms = &mut run.__bindgen_anon_1;
     match reason {
         Reason::Port { port, direction, first, len } => {
@@ -120,7 +130,15 @@ fn decode(reason: Reason, run: &mut kvm_run) -> Exit<'_> {
         Reason::SystemEvent { kind, data } => Exit::SystemEvent { kind, data },
         Reason::FailEntry { reason, cpu } => Exit::FailEntry { reason, cpu },
         Reason::Interrupted => Exit::Interrupted,
-        Reason::Other => Exit::Other(run.exit_reason),
+        Reason::ResetHold => Exit::ResetHold,
+        Reason::Other if number == uapi::KVM_EXIT_SNP_REQ_CERTS => {
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union, which `kvm-bindings` doesn't
+            // have: three plain numbers at its start, which is aligned for them and larger than they are.
+            let request = unsafe { &mut *std::ptr::from_mut(arms).cast::<SnpReqCerts>() };
+            let SnpReqCerts { gpa, npages, ret } = request;
+            Exit::SnpCertificates(CertificateRequest { gpa: Gpa(*gpa), pages: npages, answer: ret })
+        }
+        Reason::Other => Exit::Other(number),
     }
 }
 
@@ -181,6 +199,24 @@ impl KernelVcpu for KvmVcpu {
             },
         };
         Ok(decode(reason, self.fd.get_kvm_run()))
+    }
+
+    fn prefault(&mut self, range: GfnRange) -> Result<PageCount, CallError> {
+        const CALL: &str = "KVM_PRE_FAULT_MEMORY";
+        let size = byte_len(range, CALL)?.0;
+        let mut request = kvm_pre_fault_memory { gpa: range.gpa().0, size, ..Default::default() };
+        while request.size > 0 {
+            // SAFETY: the structure is the one this call takes, and lives until it returns.
+            let result = unsafe { ioctl_with_mut_ref(&self.fd, uapi::KVM_PRE_FAULT_MEMORY(), &mut request) };
+            if result < 0 {
+                let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                if error == Errno::INTR.raw_os_error() {
+                    break;
+                }
+                return Err(CallError::new(CALL, range, error));
+            }
+        }
+        Ok(PageCount::new(range.pages().get() - request.size.div_ceil(PAGE_SIZE)))
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {

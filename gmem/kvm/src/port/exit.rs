@@ -61,6 +61,17 @@ pub struct MsrWrite<'a> {
     pub fault: &'a mut u8,
 }
 
+/// A guest's request for the certificates that go with an attestation report.
+#[derive(Debug)]
+pub struct CertificateRequest<'a> {
+    /// Where they are to be put, in shared memory.
+    pub gpa: Gpa,
+    /// Room there in pages; what is needed, if that is more.
+    pub pages: &'a mut u64,
+    /// 0, or an errno: `ENOSPC` if there is not room enough, `EAGAIN` if the guest should ask again, `EIO` for good.
+    pub answer: &'a mut u64,
+}
+
 /// Why a vCPU stopped.
 #[derive(Debug)]
 pub enum Exit<'a> {
@@ -89,6 +100,11 @@ pub enum Exit<'a> {
     Halted,
     /// `KVM_EXIT_SHUTDOWN`: a triple fault.
     Shutdown,
+    /// `KVM_EXIT_AP_RESET_HOLD`: an SEV-ES or SNP vCPU waits for its first SIPI. Only without an interrupt controller in the
+    /// kernel.
+    ResetHold,
+    /// `KVM_EXIT_SNP_REQ_CERTS` (Linux 7.0).
+    SnpCertificates(CertificateRequest<'a>),
     /// `KVM_EXIT_SYSTEM_EVENT`.
     SystemEvent {
         /// `KVM_SYSTEM_EVENT_*`.
@@ -128,6 +144,8 @@ impl Exit<'_> {
             Self::MemoryFault { .. } => "memory_fault",
             Self::Halted => "hlt",
             Self::Shutdown => "shutdown",
+            Self::ResetHold => "ap_reset_hold",
+            Self::SnpCertificates(_) => "snp_req_certs",
             Self::SystemEvent { .. } => "system_event",
             Self::FailEntry { .. } => "fail_entry",
             Self::InternalError { .. } => "internal_error",

@@ -19,6 +19,7 @@ use gmem::ledger::Owner;
 use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 
+use crate::port::snp::{SnpCommand, SnpUpdate};
 use crate::port::{CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level};
 use crate::port::{Slot, SlotId, VmType};
 
@@ -48,6 +49,8 @@ pub mod errno {
     pub const EEXIST: i32 = 17;
     /// Invalid argument.
     pub const EINVAL: i32 = 22;
+    /// Not a call of this device: this kernel has neither SEV nor prefaulting.
+    pub const ENOTTY: i32 = 25;
 }
 
 type Hook = Arc<dyn Fn(&Call) + Send + Sync>;
@@ -223,6 +226,14 @@ impl KernelVm for FakeVm {
         let progress = Progress::new(self.kernel.model().scripts.get(&id).cloned().unwrap_or_default());
         Ok(FakeVcpu { kernel: self.kernel.clone(), vm: self.id, id, progress })
     }
+
+    fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError> {
+        self.call(Call::Snp(PortCall::of_snp(&command)), |_| Err(errno::ENOTTY))
+    }
+
+    fn snp_launch_update(&self, _update: &mut SnpUpdate<'_>) -> Result<(), CallError> {
+        self.call(Call::Snp(PortCall::SnpLaunchUpdate), |_| Err(errno::ENOTTY))
+    }
 }
 
 impl KernelGmem for FakeGmem {
@@ -248,6 +259,10 @@ impl KernelVcpu for FakeVcpu {
     fn run(&mut self) -> Result<Exit<'_>, CallError> {
         self.kernel.call(Call::Run(self.id), |model| model.check_alive(self.vm))?;
         self.advance()
+    }
+
+    fn prefault(&mut self, range: GfnRange) -> Result<PageCount, CallError> {
+        self.kernel.call(Call::Prefault { id: self.id, range }, |_| Err(errno::ENOTTY))
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {

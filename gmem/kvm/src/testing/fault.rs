@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use crate::port::CallError;
+use crate::port::snp::SnpCommand;
 
 /// Declares the calls once: as values, by their names in the port and in the kernel, and as a list.
 macro_rules! calls {
@@ -49,8 +50,26 @@ calls! {
     Allocated "allocated" "cachestat",
     SetCpuid "set_cpuid" "KVM_SET_CPUID2",
     SetInitialState "set_initial_state" "KVM_SET_SREGS",
+    SnpInit "snp_init" "KVM_SEV_INIT2",
+    SnpEnableCertificateRequests "snp_enable_certificate_requests" "KVM_SEV_SNP_ENABLE_REQ_CERTS",
+    SnpLaunchStart "snp_launch_start" "KVM_SEV_SNP_LAUNCH_START",
+    SnpLaunchUpdate "snp_launch_update" "KVM_SEV_SNP_LAUNCH_UPDATE",
+    SnpLaunchFinish "snp_launch_finish" "KVM_SEV_SNP_LAUNCH_FINISH",
     Run "run" "KVM_RUN",
+    Prefault "prefault" "KVM_PRE_FAULT_MEMORY",
     CompleteExit "complete_exit" "KVM_RUN",
+}
+
+impl PortCall {
+    /// Which call an SNP command is.
+    pub const fn of_snp(command: &SnpCommand<'_>) -> Self {
+        match command {
+            SnpCommand::Init { .. } => Self::SnpInit,
+            SnpCommand::EnableCertificateRequests => Self::SnpEnableCertificateRequests,
+            SnpCommand::LaunchStart { .. } => Self::SnpLaunchStart,
+            SnpCommand::LaunchFinish(_) => Self::SnpLaunchFinish,
+        }
+    }
 }
 
 /// The errors a kernel answers these calls with.

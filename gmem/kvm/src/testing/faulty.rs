@@ -8,6 +8,7 @@ use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 
 use super::fault::{Faults, PortCall};
+use crate::port::snp::{SnpCommand, SnpUpdate};
 use crate::port::{
     CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level, Slot, SlotId, VmType,
 };
@@ -97,6 +98,14 @@ impl<V: KernelVm> KernelVm for Faulty<V> {
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, CallError> {
         self.faults.around(PortCall::CreateVcpu, || Ok(self.wrap(self.inner.create_vcpu(id)?)))
     }
+
+    fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError> {
+        self.faults.around(PortCall::of_snp(&command), || self.inner.snp(command))
+    }
+
+    fn snp_launch_update(&self, update: &mut SnpUpdate<'_>) -> Result<(), CallError> {
+        self.faults.around(PortCall::SnpLaunchUpdate, || self.inner.snp_launch_update(update))
+    }
 }
 
 impl<G: KernelGmem> KernelGmem for Faulty<G> {
@@ -120,6 +129,10 @@ impl<C: KernelVcpu> KernelVcpu for Faulty<C> {
 
     fn run(&mut self) -> Result<Exit<'_>, CallError> {
         self.faults.around(PortCall::Run, || self.inner.run())
+    }
+
+    fn prefault(&mut self, range: GfnRange) -> Result<PageCount, CallError> {
+        self.faults.around(PortCall::Prefault, || self.inner.prefault(range))
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {

@@ -109,7 +109,7 @@ fn no_silent_trust_no_privacy_where_there_is_none() {
             .any(|entry| matches!(entry.call.kind(), Some(PortCall::SetOwner | PortCall::CreateGmem)))
     );
     let vcpu = vm.add_vcpu().unwrap();
-    assert!(vm.seal().teardown(vec![vcpu]).is_clean());
+    assert!(vm.seal().unwrap().teardown(vec![vcpu]).is_clean());
 }
 
 /// An error names the call, what it was asked for, and the errno.

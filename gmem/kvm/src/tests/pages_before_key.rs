@@ -121,7 +121,7 @@ fn pages_before_key_from_every_stage() {
             let mut vcpus = Vec::new();
             launch_steps().iter().take(done).for_each(|step| step(&mut vm, &mut vcpus).unwrap());
             let count = vcpus.len();
-            let receipt = if sealed { vm.seal().teardown(vcpus) } else { vm.teardown(vcpus) };
+            let receipt = if sealed { vm.seal().unwrap().teardown(vcpus) } else { vm.teardown(vcpus) };
             assert!(receipt.is_clean(), "{receipt:?}");
             assert_in_order(&kernel, &receipt);
             assert!(receipt.steps.iter().any(|step| step.what == Closing::Vcpus(count)));

@@ -96,7 +96,7 @@ pub(crate) fn to_and_fro_with_a_guest(host: &Host) -> Outcome {
     vm.mark_ram_private().unwrap();
     vm.stage(&plan).unwrap();
     let vcpu = vm.add_vcpu().unwrap();
-    let vm = vm.seal();
+    let vm = vm.seal().unwrap();
     let mut guest = Guest::on(vcpu, host, code);
     let handle = vm.handle();
     let assert_resident = |private: u64, shared: u64| {

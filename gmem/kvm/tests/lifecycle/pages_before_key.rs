@@ -64,7 +64,7 @@ pub(crate) fn teardown_order(host: &Host) -> Outcome {
     let kernel = Watched::new(host);
     let (vm, vcpus) = launching(&kernel);
     let handle = vm.handle();
-    let receipt = vm.seal().teardown(vcpus);
+    let receipt = vm.seal().unwrap().teardown(vcpus);
     assert!(receipt.is_clean() && receipt.pages_before_key(), "{receipt:?}");
     assert_order(&kernel);
     assert_eq!(kernel.log.moments()[0].what, What::DeleteSlot);
@@ -111,7 +111,7 @@ pub(crate) fn evidence_finds_what_is_held(host: &Host) -> Outcome {
         let kernel = Watched::new(host);
         let (vm, vcpus) = launching(&kernel);
         let held_on_purpose = hold();
-        let receipt = vm.seal().teardown(vcpus);
+        let receipt = vm.seal().unwrap().teardown(vcpus);
         assert!(!receipt.is_clean());
         let named = |held: &&gmem_kvm::evidence::Held| names.iter().any(|name| held.name.contains(name));
         assert_eq!(receipt.held.iter().filter(named).count(), how_many, "{names:?}: {:?}", receipt.held);
@@ -132,7 +132,7 @@ pub(crate) fn evidence_finds_what_is_held(host: &Host) -> Outcome {
     let kernel = Watched::new(host);
     let (vm, mut vcpus) = launching(&kernel);
     let kept = vcpus.pop().unwrap();
-    let receipt = vm.seal().teardown(vcpus);
+    let receipt = vm.seal().unwrap().teardown(vcpus);
     assert_eq!(receipt.held.len(), 2, "{:?}", receipt.held);
     assert!(receipt.held.iter().all(|held| held.name.contains("kvm-vcpu:1")));
     assert_eq!(receipt.held.iter().filter(|held| held.place.starts_with("fd ")).count(), 1);
@@ -272,7 +272,7 @@ pub(crate) fn conversion_discards(host: &Host) -> Outcome {
     handle.convert(part, Owner::Private).unwrap();
     assert_eq!((vm.resident().shared.get(), private()?.get()), (0, 2));
     handle.shared().enter().write_obj(7u64, GuestAddress(0x10_1000)).unwrap_err();
-    let receipt: Receipt = vm.seal().teardown(vcpus);
+    let receipt: Receipt = vm.seal().unwrap().teardown(vcpus);
     assert!(receipt.is_clean(), "{receipt:?}");
     assert_eq!(receipt.resident.private, Some(PageCount::new(2)));
     Ok(())

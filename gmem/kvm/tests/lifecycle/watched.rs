@@ -11,6 +11,7 @@ use gmem::vcpu::VcpuState;
 use gmem::{GfnRange, Gpa, PageCount};
 use gmem_kvm::evidence::held_by_this_process;
 use gmem_kvm::kvm::{KvmGmem, KvmVcpu, KvmVm};
+use gmem_kvm::port::snp::{SnpCommand, SnpUpdate};
 use gmem_kvm::port::{CallError, CpuidEntry, Exit, GmemUse, Kernel, KernelGmem, KernelVcpu, KernelVm, Level};
 use gmem_kvm::port::{Slot, SlotId, VmType};
 
@@ -152,6 +153,14 @@ impl KernelVm for WatchedVm {
     fn create_vcpu(&self, id: u32) -> Result<WatchedVcpu, CallError> {
         Ok(WatchedVcpu { vcpu: self.vm.create_vcpu(id)?, log: self.log.clone() })
     }
+
+    fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError> {
+        self.vm.snp(command)
+    }
+
+    fn snp_launch_update(&self, update: &mut SnpUpdate<'_>) -> Result<(), CallError> {
+        self.vm.snp_launch_update(update)
+    }
 }
 
 impl KernelGmem for WatchedGmem {
@@ -175,6 +184,10 @@ impl KernelVcpu for WatchedVcpu {
 
     fn run(&mut self) -> Result<Exit<'_>, CallError> {
         self.vcpu.run()
+    }
+
+    fn prefault(&mut self, range: GfnRange) -> Result<PageCount, CallError> {
+        self.vcpu.prefault(range)
     }
 
     fn complete_exit(&mut self) -> Result<(), CallError> {

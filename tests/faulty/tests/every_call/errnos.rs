@@ -31,6 +31,18 @@ pub(crate) const fn of(call: PortCall) -> &'static [Errno] {
         // `kvm_gmem_fallocate` and what the VFS checks before it.
         PortCall::Discard => &[Errno::INVAL, Errno::BADF, Errno::INTR, Errno::IO, Errno::NOMEM],
         PortCall::Allocated => &[Errno::BADF, Errno::FAULT, Errno::OPNOTSUPP, Errno::NOSYS],
+        // `sev_guest_init`, `snp_launch_start`, `snp_launch_update`, `snp_launch_finish`.
+        PortCall::SnpInit => {
+            &[Errno::INVAL, Errno::BUSY, Errno::NOTTY, Errno::IO, Errno::NOMEM, Errno::PERM, Errno::FAULT]
+        }
+        PortCall::SnpEnableCertificateRequests => &[Errno::INVAL, Errno::NOTTY, Errno::IO],
+        PortCall::SnpLaunchStart => &[Errno::NOTTY, Errno::INVAL, Errno::IO, Errno::BADF, Errno::NOMEM, Errno::FAULT],
+        PortCall::SnpLaunchUpdate => &[Errno::INVAL, Errno::IO, Errno::NOTTY, Errno::FAULT],
+        PortCall::SnpLaunchFinish => &[Errno::INVAL, Errno::BUSY, Errno::IO, Errno::NOMEM, Errno::BADF, Errno::FAULT],
+        // `kvm_vcpu_pre_fault_memory`.
+        PortCall::Prefault => {
+            &[Errno::INVAL, Errno::OPNOTSUPP, Errno::NOENT, Errno::FAULT, Errno::AGAIN, Errno::INTR, Errno::IO]
+        }
         PortCall::SetCpuid => &[Errno::INVAL, Errno::TOOBIG, Errno::NOMEM, Errno::FAULT, Errno::IO],
         PortCall::SetInitialState => &[Errno::INVAL, Errno::NOMEM, Errno::FAULT, Errno::IO],
         // `kvm_arch_vcpu_ioctl_run`, and what `kvm_gmem_get_pfn` adds.

@@ -38,7 +38,12 @@ pub(crate) fn of_failure(scenario: &Scenario, seen: &Seen, failure: Failure) -> 
         | PortCall::CreateInterruptController
         | PortCall::CreateVcpu
         | PortCall::SetCpuid
-        | PortCall::SetInitialState => launch_failed(report, failure),
+        | PortCall::SetInitialState
+        | PortCall::SnpInit
+        | PortCall::SnpEnableCertificateRequests
+        | PortCall::SnpLaunchStart
+        | PortCall::SnpLaunchUpdate
+        | PortCall::SnpLaunchFinish => launch_failed(report, failure),
         // Of the launch, or asked for by the guest.
         PortCall::SetOwner if matches!(outcome, GuestOutcome::NotStarted { .. }) => launch_failed(report, failure),
         PortCall::SetOwner => {
@@ -78,8 +83,9 @@ pub(crate) fn of_failure(scenario: &Scenario, seen: &Seen, failure: Failure) -> 
             ensure!(report.teardown.is_clean(), "not clean: {:?}", report.teardown);
             named(failure, reason)
         }
-        // A line that cannot be driven is one interrupt less, which guests survive; resident pages are then unknown.
-        PortCall::SetIrqLine => {
+        // A line that cannot be driven is one interrupt less, a page that is not mapped ahead is mapped later: guests survive
+        // both; resident pages are then unknown.
+        PortCall::SetIrqLine | PortCall::Prefault => {
             ensure!(ended && report.teardown.is_clean(), "ended with {outcome:?}, {:?}", report.teardown);
             Ok(())
         }

@@ -47,8 +47,17 @@ pub enum Call {
     },
     /// `create_vcpu`, by number.
     CreateVcpu(u32),
+    /// `snp`, by its command.
+    Snp(PortCall),
     /// `run`, by number.
     Run(u32),
+    /// `prefault`.
+    Prefault {
+        /// Which vCPU.
+        id: u32,
+        /// Which frames.
+        range: GfnRange,
+    },
     /// `discard`.
     Discard {
         /// The first page of the file.
@@ -88,7 +97,9 @@ impl Call {
             Self::CreateInterruptController => PortCall::CreateInterruptController,
             Self::SetIrqLine { .. } => PortCall::SetIrqLine,
             Self::CreateVcpu(_) => PortCall::CreateVcpu,
+            Self::Snp(command) => *command,
             Self::Run(_) => PortCall::Run,
+            Self::Prefault { .. } => PortCall::Prefault,
             Self::Discard { .. } => PortCall::Discard,
             Self::CloseGmem
             | Self::CloseVcpu(_)
