@@ -55,8 +55,9 @@ pub const PCI_IO_LEN: u16 = 0x1000;
 /// Interrupt line of every PCI INTx pin.
 pub const PCI_GSI: u32 = 10;
 
-/// Where a guest's own memory is: RAM from 0, and from 4 GiB if it was split; and, if it has one there, its firmware right
-/// below 4 GiB. The firmware's memory is owned and accounted for as RAM is; only who lists RAM for a guest leaves it out.
+/// Where a guest's own memory is: RAM from 0, and from 4 GiB if it was split; and, if it has one there, its firmware
+/// right below 4 GiB. The firmware's memory is owned and accounted for as RAM is; only who lists RAM for a guest
+/// leaves it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RamLayout {
     low: GfnRange,
@@ -77,7 +78,11 @@ pub enum LayoutError {
     #[error("memory size {} is above the maximum of {}", ByteLen(*.0), ByteLen(MAX_RAM))]
     TooLarge(u64),
     /// The guest's physical addresses do not reach that far.
-    #[error("memory of {} and its staging area end at {end:#x}, beyond the {bits} bits of a guest-physical address", ByteLen(*.ram))]
+    #[error(
+        "memory of {} and its staging area end at {end:#x}, beyond the {bits} bits of a guest-physical \
+         address",
+        ByteLen(*.ram)
+    )]
     BeyondAddressWidth {
         /// RAM in bytes.
         ram: u64,
@@ -87,7 +92,10 @@ pub enum LayoutError {
         bits: u32,
     },
     /// A firmware that is none, or too much.
-    #[error("a firmware of {} cannot lie below 4 GiB; at most {} can, in whole pages", ByteLen(*.0), ByteLen(MAX_FIRMWARE))]
+    #[error(
+        "a firmware of {} cannot lie below 4 GiB; at most {} can, in whole pages",
+        ByteLen(*.0), ByteLen(MAX_FIRMWARE)
+    )]
     Firmware(u64),
     /// Address arithmetic failed.
     #[error(transparent)]
@@ -253,7 +261,8 @@ mod tests {
             }
             prop_assert_eq!(ram.index_of(Gpa(LOCAL_APIC).gfn()), None);
             prop_assert_eq!(ram.index_of(Gpa(RESET_PAGE).gfn()).is_some(), firmware.is_some());
-            prop_assert!(ram.ranges().zip(ram.ranges().skip(1)).all(|(one, next)| one.end_number() <= next.start().number()));
+            let mut pairs = ram.ranges().zip(ram.ranges().skip(1));
+            prop_assert!(pairs.all(|(one, next)| one.end_number() <= next.start().number()));
             let staging = ram.staging(PageCount::new(1000), 52).unwrap();
             prop_assert!(ram.ranges().all(|range| !range.overlaps(staging)));
             prop_assert_eq!(ram.pages().bytes(), Some(ByteLen(mib * MIB + firmware.unwrap_or(0) * PAGE_SIZE)));

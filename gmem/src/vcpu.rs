@@ -3,7 +3,8 @@
 //! Owns the value that launch code gives to a vCPU and that predictors measure (law *one-launch*). Does not own what a
 //! technology adds to it: what KVM and the processor set by themselves is in `snp::vmsa`.
 //!
-//! Specification: AMD APM volume 2, section 14.1.3 (state after reset) and 15.5 (attributes of a segment as in the VMCB).
+//! Specification: AMD APM volume 2, section 14.1.3 (state after reset) and 15.5 (attributes of a segment as in the
+//! VMCB).
 
 use crate::address::Gpa;
 

@@ -1,8 +1,8 @@
 //! Models of processors by their names in QEMU, for what of them is measured: the signature that a vCPU finds in `rdx`
 //! when it starts.
 //!
-//! Owns names and signatures. Specification: AMD APM volume 3, `CPUID` function 1, `EAX`; names and families as in QEMU's
-//! `target/i386/cpu.c`.
+//! Owns names and signatures. Specification: AMD APM volume 3, `CPUID` function 1, `EAX`; names and families as in
+//! QEMU's `target/i386/cpu.c`.
 
 use std::fmt;
 use std::str::FromStr;

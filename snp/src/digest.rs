@@ -1,7 +1,7 @@
 //! The launch digest: what the PSP makes of every page it is given, in the order in which it is given them.
 //!
-//! Owns the digest, the kinds of pages and the rule by which a page extends it. Does not own which pages there are: that
-//! is the launch's ([`crate::measure`]).
+//! Owns the digest, the kinds of pages and the rule by which a page extends it. Does not own which pages there are:
+//! that is the launch's ([`crate::measure`]).
 //!
 //! Specification: SEV-SNP Firmware ABI (AMD 56860), 8.17 `SNP_LAUNCH_UPDATE`, tables of `PAGE_INFO` and of page types.
 
@@ -42,7 +42,8 @@ pub enum PageType {
     Cpuid = 6,
 }
 
-/// What a page extends the digest by, `PAGE_INFO`. Linux gives neither a migration image nor permissions to other levels.
+/// What a page extends the digest by, `PAGE_INFO`. Linux gives neither a migration image nor permissions to other
+/// levels.
 #[derive(IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct PageInfo {

@@ -1,8 +1,8 @@
-//! ID block and ID authentication: the guest's owner signs what may be launched, and the PSP launches nothing else. Both keys'
-//! digests stand in every report.
+//! ID block and ID authentication: the guest's owner signs what may be launched, and the PSP launches nothing else.
+//! Both keys' digests stand in every report.
 //!
-//! Owns the two structures as they are in memory, signing ([`IdAuth::sign`]) and checking ([`IdAuth::verify`]) them, and the
-//! identity they are part of ([`Identity`]). Does not own reading keys: that is [`keys`].
+//! Owns the two structures as they are in memory, signing ([`IdAuth::sign`]) and checking ([`IdAuth::verify`]) them,
+//! and the identity they are part of ([`Identity`]). Does not own reading keys: that is [`keys`].
 //!
 //! Specification: SEV-SNP Firmware ABI (56860), 8.18 `SNP_LAUNCH_FINISH`, "Structure of the ID Block" and "of the ID
 //! Authentication Information Structure"; keys and signatures as in its chapter 10, P-384 with SHA-384.
@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::digest::Digest;
 use crate::policy::{GuestPolicy, PolicyError};
+use crate::vmsa::SevFeatures;
 
 use self::keys::IdKey;
 
@@ -115,6 +116,8 @@ const CURVE_P384: u32 = 2;
 pub struct Identity {
     /// What the platform and the VMM may do.
     pub policy: GuestPolicy,
+    /// What of SEV the vCPUs have; it is measured with their registers.
+    pub features: SevFeatures,
     /// Bytes of the VMM's that stand in every report.
     pub host_data: [u8; 32],
     /// Who owns the image, if its owner signed it.
@@ -241,7 +244,8 @@ impl IdBlock {
         GuestPolicy::from_raw(self.policy.get())
     }
 
-    /// Whether it is for a launch with this digest and policy. The firmware asks the same, but only when all is launched.
+    /// Whether it is for a launch with this digest and policy. The firmware asks the same, but only when all is
+    /// launched.
     pub fn check_launch(&self, launch_digest: Digest, policy: GuestPolicy) -> Result<(), IdError> {
         let signed = Digest(self.launch_digest);
         let (field, signed, launched) = if signed != launch_digest {
@@ -389,7 +393,8 @@ impl PublicKey {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "signed by hardware: guest policy {:#x} ({})", self.policy.to_raw(), self.policy)?;
+        let Self { policy, features, .. } = self;
+        write!(f, "signed by hardware: guest policy {:#x} ({policy}), features {:#x}", policy.to_raw(), features.0)?;
         if self.host_data != [0; 32] {
             f.write_str(", host data")?;
         }

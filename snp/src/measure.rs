@@ -1,17 +1,18 @@
 //! From a firmware image to its launch: the pages in the order in which they are given to the PSP, and the digest that
 //! comes of it.
 //!
-//! Owns the order, in which VMMs differ. What is measured is a list of [`PlannedRegion`]s and the first registers of the
-//! vCPUs: the same that launch code executes (law *one-launch*).
+//! Owns the order, in which VMMs differ. What is measured is a list of [`PlannedRegion`]s and the first registers of
+//! the vCPUs: the same that launch code executes (law *one-launch*).
 //!
-//! Specification: SEV-SNP Firmware ABI (56860), 8.17; the order is that of QEMU's `target/i386/sev.c` and of Linux, which
-//! adds the vCPUs last.
+//! Specification: SEV-SNP Firmware ABI (56860), 8.17; the order is that of QEMU's `target/i386/sev.c` and of Linux,
+//! which adds the vCPUs last.
 
-use gmem::launch::{Contents, PageKind, PlannedRegion};
+use gmem::launch::{Contents, Launch, PageKind, PlannedRegion, Vcpus};
 use gmem::{Gpa, PAGE_SIZE};
 
 use crate::digest::{Digest, PAGE_BYTES, PageType};
 use crate::hashes::KernelHashes;
+use crate::id_block::Identity;
 use crate::ovmf::{Ovmf, SectionKind};
 use crate::vmsa::{VMSA_GPA, Vmm, Vmsa};
 
@@ -136,4 +137,13 @@ impl Measured {
         }
         Ok(digest)
     }
+}
+
+/// The digest with which a launch will end.
+pub fn launch_digest(launch: &Launch<Identity>) -> Result<Digest, MeasureError> {
+    let (plan, features) = (&launch.plan, launch.identity.features);
+    let Vcpus { count, boot, application } = *plan.vcpus();
+    let vmsa = |state| Vmsa::of(state, features);
+    let measured = Measured::new(plan.regions(), &vmsa(&boot), &vmsa(&application.unwrap_or(boot)), |_| {});
+    measured.digest(count, |_| {})
 }

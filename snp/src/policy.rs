@@ -1,5 +1,5 @@
-//! Guest policy: what the owner of a guest allows the platform and the VMM to do. The PSP enforces it, and signs it in every
-//! report.
+//! Guest policy: what the owner of a guest allows the platform and the VMM to do. The PSP enforces it, and signs it
+//! in every report.
 //!
 //! Owns the policy's bits and how people write them. Specification: SEV-SNP Firmware ABI (56860), 4.3 "Guest Policy".
 
@@ -50,7 +50,10 @@ pub struct GuestPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Neither a name nor a number.
-    #[error("{0:?} is no part of a guest policy; there are abi=MAJOR.MINOR, {names}, or a number like 0x30000", names = GuestPolicy::names())]
+    #[error(
+        "{0:?} is no part of a guest policy; there are abi=MAJOR.MINOR, {names}, or a number like 0x30000",
+        names = GuestPolicy::names()
+    )]
     Unknown(String),
     /// A version that is none.
     #[error("{0:?} is no version of the firmware's ABI; write it like abi=1.55")]
@@ -68,7 +71,8 @@ pub enum PolicyError {
     MustBeOne(u64),
     /// A number that weakens the guest: one says so by name.
     #[error(
-        "guest policy {policy:#x} allows {name}, by which {means}; if that is meant, add {name:?} by name to a policy without it"
+        "guest policy {policy:#x} allows {name}, by which {means}; if that is meant, add {name:?} by name to a \
+         policy without it"
     )]
     ByNameOnly {
         /// The number.

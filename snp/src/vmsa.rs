@@ -1,7 +1,7 @@
 //! The registers a vCPU starts with, as the page that is measured: the VMSA.
 //!
-//! Owns the page's layout and what each VMM has put into it before the first instruction. Does not own when it is added:
-//! Linux does so at `KVM_SEV_SNP_LAUNCH_FINISH`, for each vCPU in turn.
+//! Owns the page's layout and what each VMM has put into it before the first instruction. Does not own when it is
+//! added: Linux does so at `KVM_SEV_SNP_LAUNCH_FINISH`, for each vCPU in turn.
 //!
 //! Specification: AMD APM volume 2, appendix B, table B-4 ("VMSA Layout, State Save Area for SEV-ES"); reset state in
 //! section 14.1.3; `sev_es_sync_vmsa` in Linux `arch/x86/kvm/svm/sev.c`.
@@ -188,7 +188,8 @@ impl Role {
 }
 
 impl Vmsa {
-    /// What Linux has measured of a vCPU that starts with these registers: they, and what KVM and a processor's reset add.
+    /// What Linux has measured of a vCPU that starts with these registers: they, and what KVM and a processor's reset
+    /// add.
     #[must_use]
     pub fn of(state: &VcpuState, features: SevFeatures) -> Self {
         let data = state.data.into();

@@ -1,4 +1,5 @@
-//! ID blocks: as other tools make them, and wrong in every field. Keys and values are those of `tests/vectors/snp/idblock`.
+//! ID blocks: as other tools make them, and wrong in every field. Keys and values are those of
+//! `tests/vectors/snp/idblock`.
 
 #![expect(clippy::unwrap_used, reason = "a test: what it reads is its own")]
 
@@ -32,7 +33,8 @@ fn signed(author: Option<&IdKey>) -> (IdBlock, IdAuth) {
     (block, IdAuth::sign(&block, &key("id_key_test.pem").unwrap(), author))
 }
 
-/// The Python package `sev-snp-measure` makes the same block, and the firmware's digests of the keys are those it computes.
+/// The Python package `sev-snp-measure` makes the same block, and the firmware's digests of the keys are those it
+/// computes.
 #[test]
 fn one_launch_id_block_as_others_make_it() {
     let expected: Value = serde_json::from_str(&vector("expected.json")).unwrap();

@@ -1,5 +1,6 @@
-//! Law *one-launch*: the digest predicted is the one others predict, bit for bit. Known answers of `tests/vectors/snp`, which
-//! were computed with the Python package `sev-snp-measure`; where the Rust crate `sev` says otherwise, the reason is here.
+//! Law *one-launch*: the digest predicted is the one others predict, bit for bit. Known answers of
+//! `tests/vectors/snp`, which were computed with the Python package `sev-snp-measure`; where the Rust crate `sev`
+//! says otherwise, the reason is here.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test: what it reads is its own")]
 
@@ -98,7 +99,8 @@ fn one_launch_known_answers() {
                 assert!(matches!(error, MeasureError::NoPlaceForHashes(_)), "{error}");
             }
         }
-        // `sev` 8.0.0 has rdx 0 on EC2, where `sev-snp-measure` 0.0.13 has 0x600 and we as well; of GCE it knows nothing.
+        // `sev` 8.0.0 has rdx 0 on EC2, where `sev-snp-measure` 0.0.13 has 0x600 and we as well; of GCE it knows
+        // nothing.
         let other = row["sev_crate_8_0_0"].as_str();
         let expects_another = matches!(row["vmm"].as_str(), Some("ec2"));
         assert!(other.is_none_or(|other| (other != "same") == expects_another), "{row:#}");

@@ -1,7 +1,7 @@
 //! Private keys of owners and authors, from PEM files.
 //!
-//! Owns reading them, and saying what a file is instead if it is none. Specification: SEC 1 and RFC 5915 (`EC PRIVATE KEY`),
-//! RFC 5958 (`PRIVATE KEY`), RFC 7468 (PEM).
+//! Owns reading them, and saying what a file is instead if it is none. Specification: SEC 1 and RFC 5915 (`EC PRIVATE
+//! KEY`), RFC 5958 (`PRIVATE KEY`), RFC 7468 (PEM).
 
 use std::fmt;
 

@@ -34,8 +34,8 @@ pub struct Descriptor {
     pub fd: RawFd,
 }
 
-/// How two descriptors' open files stand in an order of the kernel's own: equal means that they are the same one. `None`
-/// if the kernel says that they differ, but not how.
+/// How two descriptors' open files stand in an order of the kernel's own: equal means that they are the same one.
+/// `None` if the kernel says that they differ, but not how.
 pub fn compare_files(one: Descriptor, other: Descriptor) -> Result<Option<Ordering>, Errno> {
     let pid = |descriptor: Descriptor| libc::pid_t::try_from(descriptor.pid).map_err(|_| Errno::SRCH);
     let number = |descriptor: Descriptor| libc::c_ulong::try_from(descriptor.fd).map_err(|_| Errno::BADF);

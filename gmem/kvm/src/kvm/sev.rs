@@ -1,7 +1,7 @@
 //! Commands to an SNP VM, and the PSP's device.
 //!
-//! Owns `KVM_MEMORY_ENCRYPT_OP` for SNP. Specification: Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst` (7.2) and
-//! `arch/x86/include/uapi/asm/kvm.h`, whose structures `kvm-bindings` has; their reserved fields are zero.
+//! Owns `KVM_MEMORY_ENCRYPT_OP` for SNP. Specification: Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`
+//! (7.2) and `arch/x86/include/uapi/asm/kvm.h`, whose structures `kvm-bindings` has; their reserved fields are zero.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -119,8 +119,8 @@ impl<'a> Channel<'a> {
     }
 }
 
-/// All signals are held back from this thread until this is dropped: a call that a signal interrupts before its first page
-/// fails with an error that could be anything.
+/// All signals are held back from this thread until this is dropped: a call that a signal interrupts before its first
+/// page fails with an error that could be anything.
 struct SignalsBlocked {
     before: libc::sigset_t,
 }

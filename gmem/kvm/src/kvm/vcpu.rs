@@ -132,8 +132,8 @@ fn decode(reason: Reason, run: &mut kvm_run) -> Exit<'_> {
         Reason::Interrupted => Exit::Interrupted,
         Reason::ResetHold => Exit::ResetHold,
         Reason::Other if number == uapi::KVM_EXIT_SNP_REQ_CERTS => {
-            // SAFETY: the exit reason says that the kernel filled in this arm of the union, which `kvm-bindings` doesn't
-            // have: three plain numbers at its start, which is aligned for them and larger than they are.
+            // SAFETY: the exit reason says that the kernel filled in this arm of the union, which `kvm-bindings`
+            // doesn't have: three plain numbers at its start, which is aligned for them and larger than they are.
             let request = unsafe { &mut *std::ptr::from_mut(arms).cast::<SnpReqCerts>() };
             let SnpReqCerts { gpa, npages, ret } = request;
             Exit::SnpCertificates(CertificateRequest { gpa: Gpa(*gpa), pages: npages, answer: ret })

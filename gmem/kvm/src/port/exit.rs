@@ -100,8 +100,8 @@ pub enum Exit<'a> {
     Halted,
     /// `KVM_EXIT_SHUTDOWN`: a triple fault.
     Shutdown,
-    /// `KVM_EXIT_AP_RESET_HOLD`: an SEV-ES or SNP vCPU waits for its first SIPI. Only without an interrupt controller in the
-    /// kernel.
+    /// `KVM_EXIT_AP_RESET_HOLD`: an SEV-ES or SNP vCPU waits for its first SIPI. Only without an interrupt controller
+    /// in the kernel.
     ResetHold,
     /// `KVM_EXIT_SNP_REQ_CERTS` (Linux 7.0).
     SnpCertificates(CertificateRequest<'a>),

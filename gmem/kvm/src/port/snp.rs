@@ -7,13 +7,17 @@
 
 use gmem::{GfnRange, PAGE_SIZE, PageCount};
 
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4096;
+const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
+
 /// Bytes of `struct snp_id_block`, SEV-SNP Firmware ABI (56860), 8.18.
 pub const ID_BLOCK_BYTES: usize = 96;
 
 /// A page of host memory where the kernel wants to find one: at a multiple of its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[repr(C, align(4096))]
-pub struct SourcePage(pub [u8; PAGE_SIZE as usize]);
+pub struct SourcePage(pub [u8; PAGE_BYTES]);
 
 /// A command to an SNP VM, besides populating it.
 #[derive(Debug)]
@@ -30,8 +34,8 @@ pub enum SnpCommand<'a> {
         /// The guest's policy.
         policy: u64,
     },
-    /// `KVM_SEV_SNP_LAUNCH_FINISH`: every vCPU's registers are measured, and the guest can run. Nothing can be populated any
-    /// more.
+    /// `KVM_SEV_SNP_LAUNCH_FINISH`: every vCPU's registers are measured, and the guest can run. Nothing can be
+    /// populated any more.
     LaunchFinish(&'a SnpFinish<'a>),
 }
 
@@ -42,8 +46,8 @@ pub struct SnpUpdate<'a> {
     pub range: GfnRange,
     /// As what.
     pub page_type: SnpPageType,
-    /// What they get: a page for each, or none at all for zeros. The kernel writes to it what the PSP would rather have in a
-    /// page of CPUID values that it refused.
+    /// What they get: a page for each, or none at all for zeros. The kernel writes to it what the PSP would rather
+    /// have in a page of CPUID values that it refused.
     pub source: &'a mut [SourcePage],
     /// How many of them are populated: set by the call, also by one that fails.
     pub done: PageCount,
@@ -82,7 +86,7 @@ pub struct SignedBlock<'a> {
     /// `ID_BLOCK`.
     pub block: &'a [u8; ID_BLOCK_BYTES],
     /// `ID_AUTH`.
-    pub auth: &'a [u8; PAGE_SIZE as usize],
+    pub auth: &'a [u8; PAGE_BYTES],
     /// Whether an author's key is part of it.
     pub author: AuthorKey,
 }
@@ -107,7 +111,7 @@ pub enum Vcek {
 
 impl SourcePage {
     /// Zeros.
-    pub const ZERO: Self = Self([0; PAGE_SIZE as usize]);
+    pub const ZERO: Self = Self([0; PAGE_BYTES]);
 
     /// As many pages as `bytes` take, at least `pages`; the rest is zeros.
     pub fn pages_of(bytes: &[u8], pages: usize) -> Vec<Self> {

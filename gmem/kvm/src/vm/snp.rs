@@ -1,8 +1,8 @@
 //! The steps only an SNP VM's launch has.
 //!
-//! Owns that the ledger learns what was populated, that every page of a range is asked for until it is, and that an SNP VM is
-//! sealed by its finish and by nothing else (law *sealed-is-sealed*). Their order, and words for what the PSP says, are
-//! `snp::launch`'s.
+//! Owns that the ledger learns what was populated, that every page of a range is asked for until it is, and that an
+//! SNP VM is sealed by its finish and by nothing else (law *sealed-is-sealed*). Their order, and words for what the
+//! PSP says, are `snp::launch`'s.
 
 use gmem::{GfnRange, PageCount};
 
@@ -10,8 +10,8 @@ use super::{Launching, Sealed, Vm};
 use crate::port::snp::{SnpCommand, SnpFinish, SnpPageType, SnpUpdate, SourcePage};
 use crate::port::{CallError, KernelVm};
 
-/// How often the kernel is asked again for pages of which it did none and says nothing of why: EIO without a word from the
-/// PSP hides, among others, an interrupted call.
+/// How often the kernel is asked again for pages of which it did none and says nothing of why: EIO without a word
+/// from the PSP hides, among others, an interrupted call.
 const ATTEMPTS: u32 = 3;
 
 /// Why pages were not all populated.
@@ -43,8 +43,8 @@ impl<V: KernelVm> Vm<V, Launching> {
         self.core.vm.snp(SnpCommand::LaunchStart { policy })
     }
 
-    /// Has pages populated, with `source` as long as the range or, for zeros, empty. One call for all of them, and another
-    /// only for what the kernel left: it stops at the end of a slot.
+    /// Has pages populated, with `source` as long as the range or, for zeros, empty. One call for all of them, and
+    /// another only for what the kernel left: it stops at the end of a slot.
     pub fn snp_populate(
         &mut self,
         range: GfnRange,
