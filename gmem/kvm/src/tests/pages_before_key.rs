@@ -58,18 +58,18 @@ fn rank(what: Closing) -> u8 {
     }
 }
 
-/// Launches until a step fails, then gives up as the host does.
-fn launch_and_fail(kernel: &FakeKernel, faults: &Arc<Faults>) -> Result<(), (Vm<TestVm, Failed>, Vec<TestVcpu>)> {
+/// Launches until a step fails, then gives up as the host does; `None` if none failed.
+fn launch_and_fail(kernel: &FakeKernel, faults: &Arc<Faults>) -> Option<(Vm<TestVm, Failed>, Vec<TestVcpu>)> {
     let mut vm = created(kernel, faults, SPLIT);
     let mut vcpus = Vec::new();
     for step in launch_steps() {
         if let Err(error) = step(&mut vm, &mut vcpus) {
-            return Err((vm.fail(error), vcpus));
+            return Some((vm.fail(error), vcpus));
         }
     }
     drop(vcpus);
     drop(vm);
-    Ok(())
+    None
 }
 
 /// After each launch step failed.
@@ -88,7 +88,7 @@ fn pages_before_key_after_each_failed_launch_step() {
         for nth in 1.. {
             let (kernel, faults) = (FakeKernel::default(), Arc::<Faults>::default());
             faults.fail(kind, nth, ENOMEM, Effect::Nothing);
-            let Err((vm, vcpus)) = launch_and_fail(&kernel, &faults) else { break };
+            let Some((vm, vcpus)) = launch_and_fail(&kernel, &faults) else { break };
             failures += 1;
             assert!(matches!(vm.why(), LaunchError::Kernel { source, .. } if source.errno == ENOMEM), "{}", vm.why());
             let receipt = vm.teardown(vcpus);
