@@ -22,6 +22,18 @@ pub const FW_END: u64 = 0x40_0000;
 pub const ZERO_PAGE: u64 = 0x7000;
 /// Trampoline page of application processors for the self-test (a SIPI vector, so below 1 MiB).
 pub const AP_TRAMPOLINE: u64 = 0x8000;
+/// Where SNP's firmware puts the guest's keys.
+pub const SNP_SECRETS: u64 = 0xa000;
+/// Where SNP's firmware puts the CPUID values it has checked.
+pub const SNP_CPUID: u64 = 0xb000;
+/// Where the staging header and the piece table are under SNP: private and measured, so that what they say of
+/// staging, by SHA-256, holds.
+pub const SNP_PARAMETERS: u64 = 0xc000;
+/// Reason code set of this firmware's requests to be terminated (GHCB specification 56421, 2.3.1), which are vendors'
+/// own from 1 on.
+pub const TERMINATION_SET: u8 = 0xf;
+/// Reason code: this firmware cannot be started under SNP yet.
+pub const TERMINATION_NOT_BUILT: u8 = 1;
 /// The command line handed to Linux, NUL terminated; room for [`CMDLINE_MAX`] bytes.
 pub const CMDLINE: u64 = 0x2_0000;
 /// Longest command line, without the NUL. Linux's x86 limit (`COMMAND_LINE_SIZE` 2048) less the NUL; the kernel's own
@@ -69,6 +81,11 @@ pub struct ImageHeader {
     pub version: u32,
     /// Offset in the image of the position-independent 64-bit entry for staging.
     pub entry_staged64: u32,
+    /// Offset in the image of the entry for SNP and TDX: 32-bit mode, flat segments, no paging, the image where it is
+    /// linked.
+    pub entry_flat32: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Bytes of the image in the file.
     pub image_len: u64,
     /// Bytes the image occupies in memory from [`FW_BASE`], `.bss` and stacks included; at most `FW_END - FW_BASE`.
@@ -77,8 +94,8 @@ pub struct ImageHeader {
 /// "TENUREFW".
 pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"TENUREFW");
 /// Raised with every change of this file that either side must know of.
-pub const ABI_VERSION: u32 = 1;
-const _: () = assert!(size_of::<ImageHeader>() == 32);
+pub const ABI_VERSION: u32 = 2;
+const _: () = assert!(size_of::<ImageHeader>() == 40);
 
 /// First bytes of the staging slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

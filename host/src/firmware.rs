@@ -79,6 +79,7 @@ impl<'a> FirmwareImage<'a> {
         }
         for (field, value, limit) in [
             ("entry_staged64", u64::from(header.entry_staged64), actual - 1),
+            ("entry_flat32", u64::from(header.entry_flat32), actual - 1),
             ("image_len", header.image_len, header.memory_len),
             ("memory_len", header.memory_len, FW_END - FW_BASE),
         ] {
@@ -106,8 +107,15 @@ mod tests {
     use zerocopy::IntoBytes;
 
     fn changed(change: impl FnOnce(&mut ImageHeader)) -> Result<ImageHeader, FirmwareError> {
-        let mut header =
-            ImageHeader { magic: IMAGE_MAGIC, version: ABI_VERSION, entry_staged64: 32, image_len: 64, memory_len: 64 };
+        let mut header = ImageHeader {
+            magic: IMAGE_MAGIC,
+            version: ABI_VERSION,
+            entry_staged64: 40,
+            entry_flat32: 40,
+            reserved: 0,
+            image_len: 64,
+            memory_len: 64,
+        };
         change(&mut header);
         let mut bytes = header.as_bytes().to_vec();
         bytes.resize(64, 0);
@@ -117,7 +125,7 @@ mod tests {
     #[test]
     fn the_built_in_image_is_one() {
         let image = image().unwrap();
-        assert!(image.header().entry_staged64 > 0);
+        assert!(image.header().entry_staged64 > 0 && image.header().entry_flat32 > 0);
         assert_eq!(image.bytes().len() as u64, image.header().image_len);
     }
 
@@ -137,12 +145,13 @@ mod tests {
     #[test]
     fn no_silent_trust_image_header() {
         assert!(changed(|_| ()).is_ok());
-        assert_eq!(FirmwareImage::parse(&[0; 31]).unwrap_err(), FirmwareError::Short(31));
+        assert_eq!(FirmwareImage::parse(&[0; 39]).unwrap_err(), FirmwareError::Short(39));
         assert_eq!(changed(|header| header.magic = 1), Err(FirmwareError::Magic(1)));
         assert_eq!(changed(|header| header.version = 9), Err(FirmwareError::Version(9)));
         assert_eq!(changed(|header| header.image_len = 65), Err(FirmwareError::Length { field: 65, actual: 64 }));
         for (change, field) in [
             ((|header| header.entry_staged64 = 64) as fn(&mut ImageHeader), "entry_staged64"),
+            (|header| header.entry_flat32 = 64, "entry_flat32"),
             (|header| header.memory_len = 63, "image_len"),
             (|header| header.memory_len = FW_END, "memory_len"),
         ] {

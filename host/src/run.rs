@@ -11,6 +11,7 @@ mod cpuid;
 mod linux;
 mod machine;
 mod report;
+mod staged;
 mod sw;
 mod threads;
 mod wiring;
@@ -45,7 +46,7 @@ use threads::{Stopped, VcpuThreads};
 use wiring::{Carriers, Consoles, InputsAndOutputs};
 
 pub use linux::LinuxError;
-pub use sw::PlanningError;
+pub use staged::PlanningError;
 
 /// Where a run's output goes and where its input and its end come from.
 pub struct Ends {

@@ -10,6 +10,8 @@ fw_image_header:                        # abi::ImageHeader
     .quad {image_magic}
     .long {abi_version}
     .long fw_entry_offset
+    .long fw_entry_flat32_offset
+    .long 0
     .quad fw_image_len
     .quad fw_memory_len
 
@@ -49,6 +51,24 @@ fw_entry_private:                       # in private memory from here on
     call    fw_main
     ud2
     .size fw_entry, . - fw_entry
+
+# fw_entry_flat32: SNP and TDX start here, in 32-bit mode with flat segments. What follows from there is not built: the
+# firmware asks to be terminated, by the GHCB's MSR protocol, and says why.
+    .code32
+    .balign 16
+    .globl fw_entry_flat32
+    .type fw_entry_flat32, @function
+fw_entry_flat32:
+    cli
+    mov     ecx, 0xc0010130             # GHCB MSR
+    mov     eax, {termination}
+    xor     edx, edx
+    wrmsr
+    rep vmmcall                         # VMGEXIT
+1:  hlt
+    jmp     1b
+    .size fw_entry_flat32, . - fw_entry_flat32
+    .code64
 
 # One stub per exception: pushes zero where the CPU pushes no error code, then the vector, so that all frames are alike.
     .section .text.fw_exceptions, "ax", @progbits

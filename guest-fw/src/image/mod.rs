@@ -8,6 +8,7 @@ use core::mem::offset_of;
 use core::panic::PanicInfo;
 use core::ptr::addr_of;
 use guest_fw::abi::{ABI_VERSION, AP_TRAMPOLINE, FW_BASE, FirmwareFault, IMAGE_MAGIC};
+use guest_fw::abi::{TERMINATION_NOT_BUILT, TERMINATION_SET};
 use guest_fw::boot::{self, Image};
 use guest_fw::descriptors::{EXCEPTIONS, GATES};
 use guest_fw::fault::{self, ExceptionFrame};
@@ -22,6 +23,8 @@ global_asm!(
     abi_version = const ABI_VERSION,
     fw_base = const FW_BASE,
     exceptions = const EXCEPTIONS,
+    // Request in bits 11:0, code set in 15:12, code in 23:16.
+    termination = const 0x100 | (TERMINATION_SET as u32) << 12 | (TERMINATION_NOT_BUILT as u32) << 16,
 );
 global_asm!(
     include_str!("../memory/functions.S"),

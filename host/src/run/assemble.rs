@@ -14,7 +14,7 @@ use gmem_kvm::vm::{LaunchError, Launching, Vm};
 
 use super::cmdline::platform_cmdline;
 use super::machine::{self, Machine};
-use super::sw::PlanningError;
+use super::staged::{Facts, Guest, PlanningError};
 use super::wiring::{DeviceMemory, Gsi};
 use super::{Prepared, cpuid, sw};
 use crate::config::{Guise, RunConfig};
@@ -91,16 +91,9 @@ fn launch<V: KernelVm>(
         Some(_) => platform_cmdline(&config.cmdline, config.guise, tsc_khz),
         None => config.cmdline.clone(),
     };
-    let launch = sw::launch(sw::Guest {
-        tee: abi_tee,
-        ram,
-        vcpus: config.vcpus,
-        address_bits: cpuid::address_bits(&offered),
-        tsc_khz,
-        firmware,
-        linux,
-        cmdline,
-    })?;
+    let facts = Facts { tee: abi_tee, ram, vcpus: config.vcpus, tsc_khz };
+    let address_bits = cpuid::address_bits(&offered);
+    let launch = sw::launch(Guest { facts, address_bits, firmware, linux, cmdline })?;
     steps.done("plan", Some(launch.to_string()));
     vm.stage(&launch.plan)?;
     let staging = launch.plan.extent(PageKind::Staged).and_then(|range| range.bytes()).unwrap_or_default();

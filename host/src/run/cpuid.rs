@@ -2,8 +2,9 @@
 //!
 //! Owns the changes made to what the host kernel offers, each with its reason. Pure.
 //!
-//! Specifications: AMD APM volume 3 appendix E; Intel SDM volume 2, CPUID; Linux `Documentation/virt/kvm/x86/cpuid.rst`
-//! for 0x40000001, `arch/x86/kvm/vmx/vmx.c`, `vmx_set_cr4` and `handle_desc`, for UMIP; AMD APM volume 3 section E.4.17 for 0x8000001f.
+//! Specifications: AMD APM volume 3 appendix E; Intel SDM volume 2, CPUID; Linux
+//! `Documentation/virt/kvm/x86/cpuid.rst` for 0x40000001, `arch/x86/kvm/vmx/vmx.c`, `vmx_set_cr4` and `handle_desc`,
+//! for UMIP; AMD APM volume 3 section E.4.17 for 0x8000001f.
 
 use gmem_kvm::port::CpuidEntry;
 
@@ -35,9 +36,9 @@ const SEV: u32 = 1 << 1;
 /// nothing; in CR3 it is ignored as long as there is no PCID.
 const GUISE_C_BIT: u32 = 11;
 
-/// What KVM offers, less what it would emulate instruction by instruction: it fetches the code from shared memory, where
-/// that of a private guest is not. On Intel CPUs without UMIP, KVM makes it up by intercepting LGDT, LIDT, LLDT and LTR
-/// as well; a guest dies when its second vCPU loads its task register.
+/// What KVM offers, less what it would emulate instruction by instruction: it fetches the code from shared memory,
+/// where that of a private guest is not. On Intel CPUs without UMIP, KVM makes it up by intercepting LGDT, LIDT, LLDT
+/// and LTR as well; a guest dies when its second vCPU loads its task register.
 pub(crate) fn without_emulated(mut offered: Vec<CpuidEntry>, host: &CpuFacts) -> Vec<CpuidEntry> {
     if !host.has("umip") {
         for entry in offered.iter_mut().filter(|entry| entry.leaf == 7 && entry.subleaf.unwrap_or(0) == 0) {

@@ -89,6 +89,8 @@ pub(crate) fn image(work: Work) -> Vec<u8> {
         magic: IMAGE_MAGIC,
         version: ABI_VERSION,
         entry_staged64: u32::try_from(entry).expect("a small header"),
+        entry_flat32: 0,
+        reserved: 0,
         image_len,
         memory_len: image_len.next_multiple_of(abi::PAGE_SIZE),
     };
