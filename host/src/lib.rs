@@ -16,6 +16,7 @@ pub mod events;
 pub mod exit;
 pub mod firmware;
 pub mod measure;
+pub mod paint;
 pub mod progress;
 pub mod prove;
 pub mod report;
