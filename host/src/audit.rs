@@ -32,7 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use text::Paint;
+pub use crate::paint::Paint;
 
 /// How often threads are looked at, at most, and how long between.
 const SAMPLES: u32 = 8;

@@ -5,6 +5,7 @@
 
 mod audit;
 pub mod endpoint;
+pub mod idblock;
 mod log;
 pub mod measure;
 mod prove;
@@ -18,6 +19,7 @@ use crate::config::inputs::InputError;
 use crate::config::{ConfigError, Settings, Summary};
 use crate::events::EventLogError;
 use crate::exit::{self, ExitCode};
+use crate::idblock::IdBlockError;
 use crate::measure::MeasureError;
 use crate::prove::ProofError;
 use crate::report::{GuestOutcome, RunReport};
@@ -86,6 +88,15 @@ pub enum Command {
     /// Needs no host that could launch it: the firmware and the kernel are files, and the rest is said on the command line.
     #[command(subcommand)]
     Measure(measure::Measure),
+
+    /// Makes, signs and shows ID blocks: what the owner of an SNP guest signs of its launch
+    ///
+    /// An ID block says which launch digest and which policy a guest has. Its authentication is the owner's signature. A
+    /// launch that is given both succeeds only with that digest and that policy, and the digests of the owner's keys are
+    /// in every attestation report of the guest. A host may still launch anything without them: its reports then show no
+    /// such keys.
+    #[command(subcommand)]
+    Idblock(idblock::IdBlockCommand),
 
     /// Prints completions for a shell
     #[command(after_long_help = help("tenure completions bash > /etc/bash_completion.d/tenure"))]
@@ -197,6 +208,9 @@ pub enum CliError {
     /// What was to be measured.
     #[error(transparent)]
     Measure(#[from] MeasureError),
+    /// An ID block.
+    #[error(transparent)]
+    IdBlock(#[from] IdBlockError),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -218,6 +232,7 @@ impl CliError {
             | Self::Endpoint(_)
             | Self::Proof(_)
             | Self::Measure(_)
+            | Self::IdBlock(_)
             | Self::Signals(_)
             | Self::Console(_)
             | Self::Output(_) => ExitCode::Usage,
@@ -236,6 +251,7 @@ impl Cli {
             Command::Prove(args) => prove::prove(&args),
             Command::Audit(args) => audit::audit(&args),
             Command::Measure(what) => measure::measure(what),
+            Command::Idblock(what) => idblock::idblock(what),
             Command::Completions { shell } => completions(shell),
         }
     }
@@ -329,7 +345,8 @@ mod tests {
                 prop_oneof![
                     prop::sample::select(vec![
                         "run", "check", "audit", "completions", "bash", "--json", "--tee", "sw", "--memory", "--vcpus", "--cmdline",
-                        "--summary", "--summary=false", "--virtio-console", "--log", "--", "-h", "512M",
+                        "--summary", "--summary=false", "--virtio-console", "--log", "--", "-h", "512M", "idblock",
+                        "create", "inspect", "--out", "--family-id", "text:web", "--launch-digest", "--policy",
                     ]).prop_map(str::to_owned),
                     "\\PC{0,8}",
                 ],

@@ -53,7 +53,7 @@ impl ExitCode {
             Self::LaunchFailed => "run: launch failed",
             Self::GuestCrashed => "run: guest crashed",
             Self::TeardownNotClean => "run: teardown not clean",
-            Self::Findings => "audit, prove: findings",
+            Self::Findings => "audit, idblock inspect, prove: findings",
         }
     }
 }

@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use snp::cpu::CpuModel;
 use snp::hashes::KernelHashes;
+use snp::hex;
 use snp::measure::{Measured, Step, regions};
 use snp::ovmf::{MAX_IMAGE, Ovmf, OvmfError};
 use snp::vmsa::{Role, SevFeatures, Vmm, Vmsa};
@@ -61,7 +62,7 @@ pub struct SnpPrediction {
 }
 
 /// A launch digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestFor {
     /// With so many vCPUs.
     pub vcpus: u32,
@@ -135,7 +136,7 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], trace: bool) -> Result<SnpPrediction
         },
         vcpu_type: guest.cpu.to_string(),
         guest_features: format!("{:#x}", guest.features.0),
-        firmware_sha256: hex(&Sha256::digest(&image)),
+        firmware_sha256: hex::text(&Sha256::digest(&image)),
         digests,
         pages: trace.then_some(pages),
     })
@@ -187,8 +188,4 @@ fn sha256(mut file: File) -> io::Result<[u8; 32]> {
             count => hash.update(&piece[..count]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

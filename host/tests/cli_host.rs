@@ -95,7 +95,15 @@ fn no_silent_trust_auto_never_runs_without_privacy() {
 
 #[test]
 fn output_that_cannot_be_written_is_an_error_not_a_panic() {
-    for args in [&["check"][..], &["check", "--json"], &["audit"], &["audit", "--json"], &["completions", "bash"]] {
+    let digest = "5a".repeat(48);
+    for args in [
+        &["check"][..],
+        &["check", "--json"],
+        &["audit"],
+        &["audit", "--json"],
+        &["idblock", "create", "--launch-digest", &digest, "--out", "-"],
+        &["completions", "bash"],
+    ] {
         let full = File::create("/dev/full").unwrap();
         let output = tenure(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}");
@@ -120,7 +128,7 @@ fn completions_know_commands_and_options() {
         let output = output(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
         let script = String::from_utf8(output.stdout).unwrap();
-        for word in ["check", "json", "virtio-console", "guise", "audit", "measure"] {
+        for word in ["check", "json", "virtio-console", "guise", "audit", "measure", "idblock"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
@@ -139,6 +147,11 @@ fn help_of_every_command_has_the_exit_codes() {
         &["run", "--help"],
         &["prove", "--help"],
         &["audit", "--help"],
+        &["measure", "snp", "--help"],
+        &["idblock", "--help"],
+        &["idblock", "create", "--help"],
+        &["idblock", "sign", "--help"],
+        &["idblock", "inspect", "--help"],
         &["completions", "--help"],
     ] {
         let help = String::from_utf8(output(args).stdout).unwrap();

@@ -6,12 +6,15 @@
 //! Specification: SEV-SNP Firmware ABI (AMD 56860), 8.17 `SNP_LAUNCH_UPDATE`, tables of `PAGE_INFO` and of page types.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest as _, Sha384};
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{Immutable, IntoBytes, KnownLayout};
 
 use gmem::{Gpa, PAGE_SIZE};
+
+use crate::hex::{self, HexError};
 
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -113,6 +116,15 @@ impl fmt::Display for Digest {
     }
 }
 
+impl FromStr for Digest {
+    type Err = HexError;
+
+    /// 96 hexadecimal digits, as [`Display`](fmt::Display) writes them.
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        hex::parse(text).map(Self)
+    }
+}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -145,6 +157,13 @@ mod tests {
         assert_eq!(after(PageType::Zero, 0, page), after(PageType::Zero, 0, other));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Zero, 0x1000, page));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Unmeasured, 0, page));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let digest = Digest::of_page(b"page");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("00".parse::<Digest>().unwrap_err().to_string().contains("96"));
     }
 
     #[test]

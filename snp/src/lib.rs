@@ -15,6 +15,7 @@ pub mod cpuid_page;
 pub mod digest;
 mod guid;
 pub mod hashes;
+pub mod hex;
 pub mod id_block;
 pub mod launch;
 pub mod measure;

@@ -9,6 +9,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::Value;
 use snp::digest::Digest;
+use snp::hex;
 use snp::id_block::keys::{IdKey, KeyError};
 use snp::id_block::{IdAuth, IdBlock, IdError, ImageIdentity};
 use snp::policy::GuestPolicy;
@@ -23,10 +24,6 @@ fn key(name: &str) -> Result<IdKey, KeyError> {
     IdKey::from_pem(&vector(name))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn signed(author: Option<&IdKey>) -> (IdBlock, IdAuth) {
     let image = ImageIdentity { family_id: *b"family          ", image_id: *b"image           ", guest_svn: 7 };
     let block = IdBlock::new(Digest([0x5a; 48]), GuestPolicy::default(), image);
@@ -39,14 +36,9 @@ fn signed(author: Option<&IdKey>) -> (IdBlock, IdAuth) {
 fn one_launch_id_block_as_others_make_it() {
     let expected: Value = serde_json::from_str(&vector("expected.json")).unwrap();
     let text = |field: &str| expected[field].as_str().unwrap().to_owned();
-    let digest = text("launch_digest");
-    let mut bytes = [0; 48];
-    for (byte, digits) in bytes.iter_mut().zip(digest.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
-    }
     let policy: GuestPolicy = text("policy").parse().unwrap();
-    let block = IdBlock::new(Digest(bytes), policy, ImageIdentity::default());
-    assert_eq!(hex(block.as_bytes()), text("id_block"));
+    let block = IdBlock::new(text("launch_digest").parse().unwrap(), policy, ImageIdentity::default());
+    assert_eq!(hex::text(block.as_bytes()), text("id_block"));
     for id_key in ["id_key_test.pem", "id_key_pkcs8_test.pem"] {
         let auth = IdAuth::sign(&block, &key(id_key).unwrap(), Some(&key("author_key_test.pem").unwrap()));
         let digests = auth.verify(&block).unwrap();
@@ -90,6 +82,8 @@ fn no_silent_trust_keys_of_other_kinds() {
         assert!(error.to_string().contains("P-384"), "{error}");
     }
     assert_eq!(key("encrypted_test.pem").unwrap_err(), KeyError::Encrypted);
+    let old = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAA==\n-----END EC PRIVATE KEY-----\n";
+    assert_eq!(IdKey::from_pem(old).unwrap_err(), KeyError::Encrypted);
     assert_eq!(key("expected.json").unwrap_err(), KeyError::NoKey);
     assert_eq!(IdKey::from_pem("").unwrap_err(), KeyError::NoKey);
     let whole = vector("id_key_test.pem");

@@ -4,32 +4,10 @@
 
 use super::report::{Ask, AuditReport, Confidence, Finding, HolderReport, MemoryReport, State};
 use super::seen::{FileId, Unseen};
+use crate::paint::{BOLD, GREEN, Paint, RED, YELLOW, is_printable};
 use gmem::ByteLen;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
-
-/// Whether to use colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paint {
-    /// For terminals.
-    Colours,
-    /// For files and pipes.
-    Plain,
-}
-
-const BOLD: &str = "1";
-const RED: &str = "31;1";
-const YELLOW: &str = "33";
-const GREEN: &str = "32";
-
-impl Paint {
-    fn on(self, text: &str, colour: &str) -> String {
-        match self {
-            Self::Colours => format!("\x1b[{colour}m{text}\x1b[0m"),
-            Self::Plain => text.to_owned(),
-        }
-    }
-}
 
 impl AuditReport {
     /// The report in words.
@@ -192,9 +170,4 @@ fn clean(text: &str) -> String {
         if is_printable(char) { clean.push(char) } else { clean.extend(char.escape_default()) }
     }
     clean
-}
-
-/// Neither control characters nor those that change the order of what is around them.
-fn is_printable(char: char) -> bool {
-    !char.is_control() && !matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

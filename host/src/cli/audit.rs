@@ -1,10 +1,10 @@
 //! `tenure audit`: what on this host pins private memory.
 
 use super::{AuditArgs, CliError};
-use crate::audit::{Measure, Paint, audit as look};
+use crate::audit::{Measure, audit as look};
 use crate::exit::ExitCode;
+use crate::paint::Paint;
 use crate::progress::Progress;
-use rustix::termios::isatty;
 use std::io::{self, Write};
 
 pub(super) fn audit(args: &AuditArgs) -> Result<ExitCode, CliError> {
@@ -16,15 +16,8 @@ pub(super) fn audit(args: &AuditArgs) -> Result<ExitCode, CliError> {
     let text = if args.json {
         serde_json::to_string_pretty(&report).map_err(|error| CliError::Output(error.into()))?
     } else {
-        report.render(paint())
+        report.render(Paint::on_stdout())
     };
     writeln!(io::stdout(), "{text}").map_err(CliError::Output)?;
     Ok(report.exit_code())
-}
-
-/// Colours on terminals that have them, unless somebody does not want any (no-color.org).
-fn paint() -> Paint {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    if isatty(io::stdout()) && !is_set("NO_COLOR") && !is_dumb { Paint::Colours } else { Paint::Plain }
 }

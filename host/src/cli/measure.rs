@@ -13,7 +13,7 @@ use crate::exit::ExitCode;
 use crate::measure::{self, DirectBoot, SnpGuest, SnpPrediction};
 
 /// Most vCPUs Linux can be built for, `KVM_MAX_VCPUS`.
-const VCPUS_MAX: i64 = 4096;
+pub(super) const VCPUS_MAX: i64 = 4096;
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]

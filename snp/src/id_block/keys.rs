@@ -39,7 +39,7 @@ pub enum KeyError {
     )]
     NoKey,
     /// A password is needed.
-    #[error("the private key in it is encrypted; decrypt it first, as by \"openssl pkcs8 -in FILE\"")]
+    #[error("the private key in it is encrypted; decrypt it first, as by \"openssl pkey -in FILE\"")]
     Encrypted,
     /// A key of another kind.
     #[error("the key in it is {0}; the firmware wants one on P-384 (secp384r1)")]
@@ -53,7 +53,12 @@ impl IdKey {
     /// Reads the first private key in a PEM file.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         let damaged = |error: &dyn fmt::Display| KeyError::Damaged(error.to_string());
-        let (label, der) = pem::decode_vec(private_key(text)?.as_bytes()).map_err(|error| damaged(&error))?;
+        let block = private_key(text)?;
+        // As OpenSSL wrote them before PKCS #8, and `openssl ec -aes256` still does (RFC 1421).
+        if block.lines().nth(1).is_some_and(|line| line.starts_with("Proc-Type:") && line.contains("ENCRYPTED")) {
+            return Err(KeyError::Encrypted);
+        }
+        let (label, der) = pem::decode_vec(block.as_bytes()).map_err(|error| damaged(&error))?;
         let key = match label {
             "EC PRIVATE KEY" => {
                 let key = EcPrivateKey::try_from(der.as_slice()).map_err(|error| damaged(&error))?;

@@ -1,0 +1,81 @@
+//! Bytes as people write them: hexadecimal digits, two a byte, none to spare.
+//!
+//! Owns reading and writing them. Does not own what the bytes are.
+
+use std::fmt::Write;
+
+/// Why a text is not these bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HexError {
+    /// Too short or too long.
+    #[error("it has {characters} characters; {expected} hexadecimal digits are wanted")]
+    Length {
+        /// Characters it has.
+        characters: usize,
+        /// Digits it should have.
+        expected: usize,
+    },
+    /// Something else among the digits.
+    #[error("character {position} of it is {character:?}, which is no hexadecimal digit")]
+    Digit {
+        /// Which character, the first being 1.
+        position: usize,
+        /// What it is.
+        character: char,
+    },
+}
+
+/// Reads exactly `N` bytes.
+pub fn parse<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+    let characters = text.chars().count();
+    if characters != 2 * N {
+        return Err(HexError::Length { characters, expected: 2 * N });
+    }
+    let mut bytes = [0; N];
+    for (index, character) in text.chars().enumerate() {
+        let digit = character.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit = digit.ok_or(HexError::Digit { position: index + 1, character })?;
+        bytes[index / 2] = bytes[index / 2] << 4 | digit;
+    }
+    Ok(bytes)
+}
+
+/// Writes bytes, in lower case.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// no-silent-trust: a slip is shown, wherever it is.
+    #[test]
+    fn no_silent_trust_slips() {
+        let error = |text: &str| parse::<2>(text).unwrap_err().to_string();
+        assert_eq!(error("123"), "it has 3 characters; 4 hexadecimal digits are wanted");
+        assert_eq!(error(""), "it has 0 characters; 4 hexadecimal digits are wanted");
+        assert_eq!(error("0x12"), "character 2 of it is 'x', which is no hexadecimal digit");
+        assert_eq!(error("12é4"), "character 3 of it is 'é', which is no hexadecimal digit");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes in any::<[u8; 48]>()) {
+            prop_assert_eq!(parse(&text(&bytes)), Ok(bytes));
+            prop_assert_eq!(parse(&text(&bytes).to_uppercase()), Ok(bytes));
+        }
+
+        /// no-silent-trust: any text is read or refused.
+        #[test]
+        fn no_silent_trust_any_text(text in "\\PC{0,9}") {
+            let _ = parse::<4>(&text);
+        }
+    }
+}
