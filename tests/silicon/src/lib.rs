@@ -1,0 +1,15 @@
+//! An SEV-SNP platform in software: what the processor and its PSP do for confidential VMs, and nothing of the kernel.
+//!
+//! Owns the Reverse Map Table and what is in memory ([`rmp`], [`memory`]), the ASIDs ([`asid`]), the firmware's commands.
+//! Does not own guest memory files, memory slots, nested page tables or ioctls: whoever calls it is the kernel.
+//!
+//! It is written from AMD's specifications and shares no code with what it tests, so that a mistake is not shared:
+//! AMD64 Architecture Programmer's Manual (24593, volume 2, 15.36; volume 3 for the instructions), SEV Secure Nested
+//! Paging Firmware ABI (56860), Guest-Hypervisor Communication Block (56421). What of it is certain and what is not is
+//! in the crate's README.
+
+#![forbid(unsafe_code)]
+
+pub mod memory;
+pub mod rmp;
+pub mod units;
