@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod asid;
 pub mod memory;
 pub mod rmp;
 pub mod units;
+pub mod violation;
