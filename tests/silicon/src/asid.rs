@@ -197,6 +197,11 @@ impl AsidPool {
         Ok(())
     }
 
+    /// Whether a key was used that the data fabric still has to forget.
+    pub fn needs_df_flush(&self) -> bool {
+        !self.used.is_empty()
+    }
+
     /// Frees all reclaimable ASIDs of a kind's range at once, and says of which of them the RMP still has entries. Real
     /// hosts free those, too: nobody looks.
     pub fn recycle(&mut self, kind: GuestKind, rmp: &Rmp) -> Result<(Vec<Asid>, Vec<Violation>), AsidError> {

@@ -1,6 +1,6 @@
 //! An SEV-SNP platform in software: what the processor and its PSP do for confidential VMs, and nothing of the kernel.
 //!
-//! Owns the Reverse Map Table and what is in memory ([`rmp`], [`memory`]), the ASIDs ([`asid`]), the firmware's commands.
+//! Owns the Reverse Map Table and what is in memory ([`rmp`], [`memory`], [`hardware`]), the ASIDs ([`asid`]) and the firmware ([`psp`]).
 //! Does not own guest memory files, memory slots, nested page tables or ioctls: whoever calls it is the kernel.
 //!
 //! It is written from AMD's specifications and shares no code with what it tests, so that a mistake is not shared:
@@ -10,8 +10,18 @@
 
 #![forbid(unsafe_code)]
 
+mod aead;
 pub mod asid;
+mod bytes;
+pub mod config;
+#[cfg(test)]
+mod fixture;
+pub mod hardware;
 pub mod memory;
+pub mod model;
+pub mod psp;
 pub mod rmp;
+mod secret;
+pub mod signing;
 pub mod units;
 pub mod violation;
