@@ -1,6 +1,7 @@
 //! An SEV-SNP platform in software: what the processor and its PSP do for confidential VMs, and nothing of the kernel.
 //!
-//! Owns the Reverse Map Table and what is in memory ([`rmp`], [`memory`], [`hardware`]), the ASIDs ([`asid`]) and the firmware ([`psp`]).
+//! Owns the Reverse Map Table and what is in memory ([`rmp`], [`memory`], [`hardware`]), the ASIDs ([`asid`]) and the firmware
+//! ([`psp`]); [`platform`] is all of it in one.
 //! Does not own guest memory files, memory slots, nested page tables or ioctls: whoever calls it is the kernel.
 //!
 //! It is written from AMD's specifications and shares no code with what it tests, so that a mistake is not shared:
@@ -19,6 +20,7 @@ mod fixture;
 pub mod hardware;
 pub mod memory;
 pub mod model;
+pub mod platform;
 pub mod psp;
 pub mod rmp;
 mod secret;

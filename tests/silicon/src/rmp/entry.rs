@@ -34,7 +34,7 @@ pub struct Entry {
 }
 
 /// What a page is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PageState {
     /// The hypervisor's, or shared: anyone can write.
     Hypervisor,
