@@ -40,6 +40,8 @@ pub struct Config {
     pub ecc: bool,
     /// No two addresses are the same memory.
     pub alias_check_complete: bool,
+    /// Mitigations that are in place, for reports of version 5: a number without meaning here.
+    pub mitigations: u64,
     /// The firmware can promise not to move pages.
     pub page_swap_disable: bool,
 }
@@ -67,6 +69,7 @@ impl Config {
             tsme: false,
             ecc: true,
             alias_check_complete: true,
+            mitigations: 0x3,
             page_swap_disable: model == Model::Turin,
         }
     }

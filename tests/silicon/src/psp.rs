@@ -59,19 +59,19 @@ pub enum Command {
 /// The firmware.
 #[derive(Debug)]
 pub struct Psp {
-    config: Config,
-    seed: Seed,
+    pub(crate) config: Config,
+    pub(crate) seed: Seed,
     fresh: Fresh,
     state: PlatformState,
-    current_tcb: Tcb,
-    committed_tcb: Tcb,
-    reported_tcb: Tcb,
-    committed_version: (u8, u8, u8),
-    mask_chip_id: bool,
-    mask_chip_key: bool,
-    vlek: Option<management::Vlek>,
+    pub(crate) current_tcb: Tcb,
+    pub(crate) committed_tcb: Tcb,
+    pub(crate) reported_tcb: Tcb,
+    pub(crate) committed_version: (u8, u8, u8),
+    pub(crate) mask_chip_id: bool,
+    pub(crate) mask_chip_key: bool,
+    pub(crate) vlek: Option<management::Vlek>,
     /// By the page of their context.
-    guests: BTreeMap<Pfn, Guest>,
+    pub(crate) guests: BTreeMap<Pfn, Guest>,
 }
 
 impl Psp {
@@ -104,6 +104,16 @@ impl Psp {
         self.guests.get(&context)
     }
 
+    /// Root of keys that only this chip derives.
+    pub(crate) fn chip_root(&self) -> Seed {
+        Seed(self.seed.derive("chip root", &[]))
+    }
+
+    /// Root of keys that a provider's chips derive.
+    pub(crate) fn vlek_root(&self) -> Option<Seed> {
+        self.vlek.map(|vlek| Seed(Seed(vlek.hashstick).derive("VLEK root", &[])))
+    }
+
     fn require_init(&self) -> Result<(), Status> {
         match self.state {
             PlatformState::Initialized => Ok(()),
@@ -112,7 +122,7 @@ impl Psp {
     }
 
     /// A guest in one of these states.
-    fn guest_in(&mut self, context: Pfn, states: &[GuestState]) -> Result<&mut Guest, Status> {
+    pub(crate) fn guest_in(&mut self, context: Pfn, states: &[GuestState]) -> Result<&mut Guest, Status> {
         self.require_init()?;
         let guest = self.guests.get_mut(&context).ok_or(Status::InvalidGuest)?;
         if !states.contains(&guest.state) {

@@ -73,6 +73,11 @@ impl Platform {
         self.command(Command::SnpGuestStatus, |psp, _| psp.guest_status(context))
     }
 
+    /// SNP_GUEST_REQUEST: the message in one page is answered in another, which must be the firmware's.
+    pub fn snp_guest_request(&self, context: Pfn, request: Pfn, response: Pfn) -> Result<(), Status> {
+        self.command(Command::SnpGuestRequest, |psp, hw| psp.guest_request(hw, context, request, response))
+    }
+
     /// SNP_PAGE_RECLAIM.
     pub fn snp_page_reclaim(&self, pfn: Pfn, size: PageSize) -> Result<(), Status> {
         self.command(Command::SnpPageReclaim, |psp, hw| psp.page_reclaim(hw, pfn, size))
