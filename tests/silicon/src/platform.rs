@@ -149,7 +149,8 @@ impl Platform {
         self.lock().hw.rmp.entry(pfn).ok()
     }
 
-    /// PVALIDATE by a guest, where the nested page table says.
+    /// PVALIDATE by a guest, where the nested page table says; the mapping's size is the one that the guest asks for. That
+    /// a guest asks for 2 MiB where the nested page table has 4 KiB is the caller's to find: FAIL_SIZEMISMATCH, too.
     pub fn pvalidate(&self, asid: Asid, at: Mapping, validity: Validity) -> Result<Validation, PvalidateFail> {
         let mut state = self.lock();
         let outcome = state.hw.rmp.pvalidate(asid, at.gpa, at.pfn, at.size, validity);
@@ -160,7 +161,7 @@ impl Platform {
         outcome
     }
 
-    /// RMPADJUST by a guest's level, where the nested page table says.
+    /// RMPADJUST by a guest's level, where the nested page table says; the mapping's size is the one asked for.
     pub fn rmpadjust(
         &self,
         asid: Asid,

@@ -1,6 +1,8 @@
 //! Random sequences of operations: the table's structure always holds, a kernel that keeps order breaks nothing, and one
 //! that does not is found out, exactly when it matters.
 
+#![expect(clippy::unwrap_used, reason = "bodies of tests")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
