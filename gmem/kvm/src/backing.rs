@@ -106,6 +106,26 @@ impl Region {
         &self.file
     }
 
+    /// What one of its pages holds, for a kernel in a test; `None` outside of it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn read_page(&self, gfn: gmem::Gfn) -> Option<[u8; 4096]> {
+        let mut page = [0; 4096];
+        let read = rustix::io::pread(&*self.file, &mut page, self.offset_of(gfn)?).ok()?;
+        (read == page.len()).then_some(page)
+    }
+
+    /// Writes one of its pages, for a kernel in a test; `None` outside of it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn write_page(&self, gfn: gmem::Gfn, page: &[u8; 4096]) -> Option<()> {
+        let written = rustix::io::pwrite(&*self.file, page, self.offset_of(gfn)?).ok()?;
+        (written == page.len()).then_some(())
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn offset_of(&self, gfn: gmem::Gfn) -> Option<u64> {
+        self.range.contains(gfn).then(|| (gfn.number() - self.range.start().number()) * PAGE_SIZE)
+    }
+
     /// Pages that take host memory now.
     pub fn resident(&self) -> Result<PageCount, std::io::Error> {
         let blocks = rustix::fs::fstat(&*self.file)?.st_blocks;
