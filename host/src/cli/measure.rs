@@ -10,7 +10,7 @@ use snp::vmsa::{SevFeatures, Vmm};
 
 use super::CliError;
 use crate::exit::ExitCode;
-use crate::measure::{self, DirectBoot, SnpGuest, SnpPrediction};
+use crate::measure::{self, Details, DirectBoot, SnpGuest, SnpPrediction};
 
 /// Most vCPUs Linux can be built for, `KVM_MAX_VCPUS`.
 const VCPUS_MAX: i64 = 4096;
@@ -115,7 +115,8 @@ pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
         cpu: args.vcpu_type,
         features: args.guest_features,
     };
-    let prediction = measure::snp(&guest, &args.vcpus, args.trace)?;
+    let details = Details { firmware_sha256: args.json, pages: args.trace };
+    let prediction = measure::snp(&guest, &args.vcpus, details)?;
     let text = if args.json {
         serde_json::to_string_pretty(&prediction).map_err(|error| CliError::Output(error.into()))? + "\n"
     } else {
