@@ -117,6 +117,9 @@ pub enum OvmfError {
         /// By which name.
         guid: Guid,
     },
+    /// Where QEMU does not launch it either.
+    #[error("the firmware's reset address of further vCPUs ({0}) is zero")]
+    NoReset(Guid),
     /// The metadata are not where they are said to be, or are none.
     #[error("the firmware's SEV metadata, {from_end} bytes before its end: {problem}")]
     Metadata {
@@ -164,11 +167,14 @@ impl Ovmf {
         let [ap_eip] = table
             .words::<1>(SEV_ES_RESET_BLOCK)?
             .ok_or(OvmfError::Missing { what: "reset address of further vCPUs", guid: SEV_ES_RESET_BLOCK })?;
+        if ap_eip == 0 {
+            return Err(OvmfError::NoReset(SEV_ES_RESET_BLOCK));
+        }
         let [from_end] =
             table.words::<1>(SEV_METADATA)?.ok_or(OvmfError::Missing { what: "SEV metadata", guid: SEV_METADATA })?;
         let sections = sections(image, range, from_end)?;
         let hash_table = match table.words::<2>(SEV_HASH_TABLE)? {
-            Some([gpa, bytes]) if bytes != 0 => Some(hash_table(gpa, bytes, &sections)?),
+            Some([gpa, bytes]) if gpa != 0 && bytes != 0 => Some(hash_table(gpa, bytes, &sections)?),
             _ => None,
         };
         Ok(Self { image: contents, range, ap_eip, hash_table, sections })

@@ -124,6 +124,10 @@ fn no_silent_trust_the_table() {
     says(Image::refusal(|image| image.table_length = Some(18 + 22 + 5)), "what is left for its first entry");
     says(Image::refusal(missing(SEV_ES_RESET_BLOCK)), "no reset address of further vCPUs");
     says(Image::refusal(missing(SEV_METADATA)), "no SEV metadata");
+    says(
+        Image::refusal(|image| image.entries[2].1 = vec![0; 4]),
+        "vCPUs (00f771de-1a7e-4fcb-890e-68c77e2fb44e) is zero",
+    );
     says(Image::refusal(|image| image.entries.push((SEV_METADATA, vec![0; 4]))), "twice");
     says(Image::refusal(|image| image.entries[2].1.truncate(3)), "has a length of 21 bytes, where 22 to 65535");
 }
