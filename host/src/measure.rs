@@ -1,6 +1,10 @@
 //! What a launch will be measured as, before there is one.
 //!
-//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
+//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured. [`trace`]
+//! reads a prediction back, [`diff`] finds where two of them part.
+
+pub mod diff;
+pub mod trace;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -102,6 +106,9 @@ pub enum MeasureError {
     /// The launch.
     #[error(transparent)]
     Launch(#[from] snp::measure::MeasureError),
+    /// A prediction that was to be read back.
+    #[error(transparent)]
+    Trace(#[from] trace::TraceError),
 }
 
 /// What to say besides the digests. It takes longer than they do.

@@ -6,6 +6,7 @@
 //! Specification: SEV-SNP Firmware ABI (AMD 56860), 8.17 `SNP_LAUNCH_UPDATE`, tables of `PAGE_INFO` and of page types.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest as _, Sha384};
 use zerocopy::little_endian::{U16, U64};
@@ -98,7 +99,32 @@ impl Digest {
     }
 }
 
+/// What is no digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not 96 hexadecimal digits")]
+pub struct NoDigest;
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let mut digest = Self::ZERO;
+        if text.len() != 2 * DIGEST_BYTES {
+            return Err(NoDigest);
+        }
+        for (byte, digits) in digest.0.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or(NoDigest)?;
+            *byte = high << 4 | low;
+        }
+        Ok(digest)
+    }
+}
+
 impl PageType {
+    /// Every type.
+    pub const ALL: [Self; 6] = [Self::Normal, Self::Vmsa, Self::Zero, Self::Unmeasured, Self::Secrets, Self::Cpuid];
+
     /// Whether a page's contents are part of the digest; its type and place always are.
     #[must_use]
     pub const fn is_measured(self) -> bool {
@@ -144,6 +170,16 @@ mod tests {
         assert_eq!(after(PageType::Zero, 0, page), after(PageType::Zero, 0, other));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Zero, 0x1000, page));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Unmeasured, 0, page));
+    }
+
+    /// no-silent-trust: what is read back is what was written, and nothing else is.
+    #[test]
+    fn no_silent_trust_text() {
+        let page = Digest::of_page(b"page");
+        assert_eq!(page.to_string().parse(), Ok(page));
+        for text in [String::new(), "0".repeat(95), "0".repeat(97), "g".repeat(96), "é".repeat(48), "+1".repeat(48)] {
+            assert_eq!(text.parse::<Digest>(), Err(NoDigest), "{text}");
+        }
     }
 
     #[test]
