@@ -23,6 +23,10 @@ pub(super) fn in_order<T>(pages: &[&[u8]], chain: impl FnOnce(&mut InOrder<'_>) 
         PAYS_FROM.. => thread::available_parallelism().map_or(1, usize::from),
         _ => 1,
     };
+    on(cores, pages, chain)
+}
+
+fn on<T>(cores: usize, pages: &[&[u8]], chain: impl FnOnce(&mut InOrder<'_>) -> T) -> T {
     let (pieces, next) = (pages.chunks(PIECE).collect::<Vec<_>>(), AtomicUsize::new(0));
     let helpers = cores.min(pieces.len()).saturating_sub(1);
     let (sender, done) = channel();
@@ -131,6 +135,9 @@ mod tests {
             }
             let alone: Vec<Digest> = pages.iter().map(|page| Digest::of_page(page)).collect();
             assert_eq!(in_order(&pages, |hashes| hashes.collect::<Vec<_>>()), alone, "{count}");
+            for cores in [1, 2, 9] {
+                assert_eq!(on(cores, &pages, |hashes| hashes.collect::<Vec<_>>()), alone, "{count} on {cores}");
+            }
         }
     }
 
@@ -139,6 +146,6 @@ mod tests {
     fn not_all_need_be_wanted() {
         let page = [7; PAGE_BYTES];
         let pages = vec![page.as_slice(); 1000];
-        assert_eq!(in_order(&pages, |hashes| hashes.next()), Some(Digest::of_page(&page)));
+        assert_eq!(on(3, &pages, |hashes| hashes.next()), Some(Digest::of_page(&page)));
     }
 }
