@@ -47,7 +47,7 @@ fn on<T>(cores: usize, pages: &[&[u8]], chain: impl FnOnce(&mut InOrder<'_>) -> 
 /// A piece's number and the hashes of its pages, the last one first.
 type Hashed = (usize, Vec<Digest>);
 
-fn help<'a>(pieces: &[&[&'a [u8]]], next: &AtomicUsize, done: &Sender<Hashed>) {
+fn help(pieces: &[&[&[u8]]], next: &AtomicUsize, done: &Sender<Hashed>) {
     let mut hasher = Hasher::default();
     while let Some(hashed) = hasher.take(pieces, next) {
         if done.send(hashed).is_err() {
