@@ -23,7 +23,7 @@ pub enum ExitCode {
     GuestCrashed = 4,
     /// Something of the guest may be left behind.
     TeardownNotClean = 5,
-    /// Something is there that should not be.
+    /// Something is there that should not be, or what should be the same is not.
     Findings = 10,
 }
 
@@ -53,7 +53,7 @@ impl ExitCode {
             Self::LaunchFailed => "run: launch failed",
             Self::GuestCrashed => "run: guest crashed",
             Self::TeardownNotClean => "run: teardown not clean",
-            Self::Findings => "audit, idblock inspect, prove: findings",
+            Self::Findings => "audit, idblock inspect, prove: findings; measure diff: a difference",
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What a launch will be measured as, before there is one.
 //!
-//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
+//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured. [`trace`]
+//! reads a prediction back, [`diff`] finds where two of them part.
+
+pub mod diff;
+pub mod trace;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -52,11 +56,12 @@ pub struct SnpPrediction {
     pub vcpu_type: String,
     /// `SEV_FEATURES`, in hexadecimal.
     pub guest_features: String,
-    /// SHA-256 of the firmware's image.
-    pub firmware_sha256: String,
+    /// SHA-256 of the firmware's image, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware_sha256: Option<String>,
     /// One for each number of vCPUs.
     pub digests: Vec<DigestFor>,
-    /// Every page with the digest after it, if asked for; with the largest number of vCPUs.
+    /// Every page with the digest after it, if asked for, with the largest number of vCPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<Vec<Page>>,
 }
@@ -102,19 +107,31 @@ pub enum MeasureError {
     /// The launch.
     #[error(transparent)]
     Launch(#[from] snp::measure::MeasureError),
+    /// A prediction that was to be read back.
+    #[error(transparent)]
+    Trace(#[from] trace::TraceError),
+}
+
+/// What to say besides the digests. It takes longer than they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Details {
+    /// The firmware's SHA-256.
+    pub firmware_sha256: bool,
+    /// Every page.
+    pub pages: bool,
 }
 
 /// The digests of `guest` with each of these numbers of vCPUs.
-pub fn snp(guest: &SnpGuest, vcpus: &[u32], trace: bool) -> Result<SnpPrediction, MeasureError> {
+pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPrediction, MeasureError> {
     let image = firmware(&guest.firmware)?;
     let wrong = |source| MeasureError::Firmware { path: guest.firmware.clone(), source };
-    let ovmf = Ovmf::parse(&image).map_err(wrong)?;
+    let ovmf = Ovmf::parse(image).map_err(wrong)?;
     let hashes = guest.boot.as_ref().map(hashes).transpose()?;
     let regions = regions(&ovmf, guest.vmm, hashes.as_ref())?;
     let vmsa = |role| Vmsa::at_reset(guest.vmm, guest.cpu, guest.features, role);
     let mut pages = Vec::new();
     let mut note = |step: &Step<'_>| {
-        if trace {
+        if details.pages {
             pages.push(Page::from(step));
         }
     };
@@ -125,7 +142,7 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], trace: bool) -> Result<SnpPrediction
         let launch_digest = measured.digest(vcpus, |_| {})?.to_string();
         digests.push(DigestFor { vcpus, launch_digest });
     }
-    if let Some(most) = vcpus.iter().copied().max().filter(|_| trace) {
+    if let Some(most) = vcpus.iter().copied().max().filter(|_| details.pages) {
         measured.digest(most, &mut note)?;
     }
     Ok(SnpPrediction {
@@ -136,9 +153,9 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], trace: bool) -> Result<SnpPrediction
         },
         vcpu_type: guest.cpu.to_string(),
         guest_features: format!("{:#x}", guest.features.0),
-        firmware_sha256: hex::text(&Sha256::digest(&image)),
+        firmware_sha256: details.firmware_sha256.then(|| hex::text(&Sha256::digest(ovmf.image.bytes()))),
         digests,
-        pages: trace.then_some(pages),
+        pages: details.pages.then_some(pages),
     })
 }
 
@@ -157,8 +174,8 @@ impl From<&Step<'_>> for Page {
 /// The image's bytes; of one that is too large, enough to see that it is.
 fn firmware(path: &Path) -> Result<Vec<u8>, MeasureError> {
     let input = Input::open("firmware", path)?;
-    let mut image = Vec::new();
     let most = MAX_IMAGE as u64 + 1;
+    let mut image = Vec::with_capacity(usize::try_from(input.len.min(most)).unwrap_or(0));
     input.file.take(most).read_to_end(&mut image).map_err(|source| unreadable("firmware", path, source))?;
     Ok(image)
 }

@@ -103,6 +103,9 @@ impl Digest {
 }
 
 impl PageType {
+    /// Every type.
+    pub const ALL: [Self; 6] = [Self::Normal, Self::Vmsa, Self::Zero, Self::Unmeasured, Self::Secrets, Self::Cpuid];
+
     /// Whether a page's contents are part of the digest; its type and place always are.
     #[must_use]
     pub const fn is_measured(self) -> bool {
@@ -157,6 +160,16 @@ mod tests {
         assert_eq!(after(PageType::Zero, 0, page), after(PageType::Zero, 0, other));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Zero, 0x1000, page));
         assert_ne!(after(PageType::Zero, 0, page), after(PageType::Unmeasured, 0, page));
+    }
+
+    /// no-silent-trust: what is read back is what was written, and nothing else is.
+    #[test]
+    fn no_silent_trust_text() {
+        let page = Digest::of_page(b"page");
+        assert_eq!(page.to_string().parse(), Ok(page));
+        for text in [String::new(), "0".repeat(95), "0".repeat(97), "g".repeat(96), "é".repeat(48), "+1".repeat(48)] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
     }
 
     #[test]

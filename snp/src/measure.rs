@@ -7,6 +7,8 @@
 //! Specification: SEV-SNP Firmware ABI (56860), 8.17; the order is that of QEMU's `target/i386/sev.c` and of Linux,
 //! which adds the vCPUs last.
 
+mod hashing;
+
 use gmem::launch::{Contents, Launch, PageKind, PlannedRegion, Vcpus};
 use gmem::{Gpa, PAGE_SIZE};
 
@@ -29,7 +31,7 @@ pub enum MeasureError {
 
 /// Everything that is given to the PSP before the vCPUs, in `vmm`'s order. `hashes` are of a kernel that is started
 /// directly.
-pub fn regions(ovmf: &Ovmf<'_>, vmm: Vmm, hashes: Option<&KernelHashes>) -> Result<Vec<PlannedRegion>, MeasureError> {
+pub fn regions(ovmf: &Ovmf, vmm: Vmm, hashes: Option<&KernelHashes>) -> Result<Vec<PlannedRegion>, MeasureError> {
     let has_place = ovmf.sections.iter().any(|section| section.kind == SectionKind::KernelHashes);
     if hashes.is_some() && !has_place {
         return Err(MeasureError::NoPlaceForHashes("section for its hashes (type 0x10)"));
@@ -41,7 +43,7 @@ pub fn regions(ovmf: &Ovmf<'_>, vmm: Vmm, hashes: Option<&KernelHashes>) -> Resu
         range: ovmf.range,
         kind: PageKind::Measured,
         label: "firmware".to_owned(),
-        contents: Contents::new(ovmf.image),
+        contents: ovmf.image.clone(),
     }];
     for section in &ovmf.sections {
         let table = hashes.zip(ovmf.hash_table).filter(|_| section.kind == SectionKind::KernelHashes);
@@ -86,6 +88,34 @@ pub struct Step<'a> {
     pub digest: Digest,
 }
 
+/// A page to be given to the PSP.
+struct Page<'a> {
+    label: &'a str,
+    page_type: PageType,
+    gpa: Gpa,
+    /// What it begins with.
+    bytes: &'a [u8],
+}
+
+fn pages_of(region: &PlannedRegion) -> impl Iterator<Item = Page<'_>> {
+    let page_type = match region.kind {
+        PageKind::Measured => Some(PageType::Normal),
+        PageKind::Zeros => Some(PageType::Zero),
+        PageKind::Secrets => Some(PageType::Secrets),
+        PageKind::Cpuid => Some(PageType::Cpuid),
+        PageKind::Unmeasured => Some(PageType::Unmeasured),
+        // The PSP is not told of what it is not given.
+        _ => None,
+    };
+    page_type.into_iter().flat_map(move |page_type| {
+        let mut contents = region.contents.bytes().chunks(PAGE_BYTES);
+        region.range.frames().map(move |frame| {
+            let bytes = contents.next().unwrap_or_default();
+            Page { label: &region.label, page_type, gpa: frame.gpa(), bytes }
+        })
+    })
+}
+
 /// A launch, measured up to its vCPUs: any number of them is a matter of as many steps.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -99,26 +129,19 @@ impl Measured {
     /// Each page is shown to `trace`.
     pub fn new(regions: &[PlannedRegion], boot: &Vmsa, application: &Vmsa, mut trace: impl FnMut(&Step<'_>)) -> Self {
         use zerocopy::IntoBytes;
-        let mut digest = Digest::ZERO;
-        for region in regions {
-            let page_type = match region.kind {
-                PageKind::Measured => PageType::Normal,
-                PageKind::Zeros => PageType::Zero,
-                PageKind::Secrets => PageType::Secrets,
-                PageKind::Cpuid => PageType::Cpuid,
-                PageKind::Unmeasured => PageType::Unmeasured,
-                // The PSP is not told of what it is not given.
-                _ => continue,
-            };
-            let mut pages = region.contents.bytes().chunks(PAGE_BYTES);
-            for frame in region.range.frames() {
-                let bytes = pages.next().unwrap_or_default();
-                let contents = if page_type.is_measured() { Digest::of_page(bytes) } else { Digest::ZERO };
-                let gpa = frame.gpa();
+        let pages = || regions.iter().flat_map(pages_of);
+        let measured: Vec<&[u8]> = pages().filter(|page| page.page_type.is_measured()).map(|page| page.bytes).collect();
+        let digest = hashing::in_order(&measured, |hashes| {
+            let mut digest = Digest::ZERO;
+            for Page { label, page_type, gpa, .. } in pages() {
+                // There is a hash for each.
+                let contents =
+                    if page_type.is_measured() { hashes.next().unwrap_or(Digest::ZERO) } else { Digest::ZERO };
                 digest = digest.extended(page_type, gpa, contents);
-                trace(&Step { label: &region.label, page_type, gpa, contents, digest });
+                trace(&Step { label, page_type, gpa, contents, digest });
             }
-        }
+            digest
+        });
         let of = |vmsa: &Vmsa| Digest::of_page(vmsa.as_bytes());
         Self { pages: digest, boot: of(boot), application: of(application) }
     }

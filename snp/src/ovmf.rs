@@ -13,6 +13,7 @@ mod tests;
 use std::fmt;
 
 use gmem::address::AddressError;
+use gmem::launch::Contents;
 use gmem::layout::FOUR_GIB;
 use gmem::{ByteLen, GfnRange, Gpa, PAGE_SIZE};
 
@@ -39,9 +40,9 @@ pub const MAX_IMAGE: usize = 16 << 20;
 
 /// A firmware image, read.
 #[derive(Clone, Debug)]
-pub struct Ovmf<'a> {
+pub struct Ovmf {
     /// All its bytes, which end at 4 GiB.
-    pub image: &'a [u8],
+    pub image: Contents,
     /// Where it is.
     pub range: GfnRange,
     /// Where vCPUs other than the first start.
@@ -116,6 +117,9 @@ pub enum OvmfError {
         /// By which name.
         guid: Guid,
     },
+    /// Where QEMU does not launch it either.
+    #[error("the firmware's reset address of further vCPUs ({0}) is zero")]
+    NoReset(Guid),
     /// The metadata are not where they are said to be, or are none.
     #[error("the firmware's SEV metadata, {from_end} bytes before its end: {problem}")]
     Metadata {
@@ -150,26 +154,30 @@ pub enum OvmfError {
     },
 }
 
-impl<'a> Ovmf<'a> {
-    /// Reads an image.
-    pub fn parse(image: &'a [u8]) -> Result<Self, OvmfError> {
-        let bytes = image.len();
+impl Ovmf {
+    /// Reads an image. Its bytes are taken over: to copy them takes as long as to hash them.
+    pub fn parse(image: impl Into<Vec<u8>>) -> Result<Self, OvmfError> {
+        let contents = Contents::new(image);
+        let (image, bytes) = (contents.bytes(), contents.bytes().len());
         let range = Some(bytes)
             .filter(|bytes| *bytes <= MAX_IMAGE && bytes.is_multiple_of(PAGE_BYTES))
             .and_then(|bytes| GfnRange::from_bytes(Gpa(FOUR_GIB - bytes as u64), ByteLen(bytes as u64)).ok())
             .ok_or(OvmfError::Size { bytes })?;
         let table = Table::parse(image)?;
-        let reset = table
+        let [ap_eip] = table
             .words::<1>(SEV_ES_RESET_BLOCK)?
             .ok_or(OvmfError::Missing { what: "reset address of further vCPUs", guid: SEV_ES_RESET_BLOCK })?;
+        if ap_eip == 0 {
+            return Err(OvmfError::NoReset(SEV_ES_RESET_BLOCK));
+        }
         let [from_end] =
             table.words::<1>(SEV_METADATA)?.ok_or(OvmfError::Missing { what: "SEV metadata", guid: SEV_METADATA })?;
         let sections = sections(image, range, from_end)?;
         let hash_table = match table.words::<2>(SEV_HASH_TABLE)? {
-            Some([gpa, bytes]) if bytes != 0 => Some(hash_table(gpa, bytes, &sections)?),
+            Some([gpa, bytes]) if gpa != 0 && bytes != 0 => Some(hash_table(gpa, bytes, &sections)?),
             _ => None,
         };
-        Ok(Self { image, range, ap_eip: reset[0], hash_table, sections })
+        Ok(Self { image: contents, range, ap_eip, hash_table, sections })
     }
 }
 

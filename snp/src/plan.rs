@@ -68,7 +68,7 @@ pub enum PlanningError {
 }
 
 /// The launch of an OVMF image. `hashes` are of a kernel that it is to start.
-pub fn ovmf(image: &Ovmf<'_>, guest: Guest, hashes: Option<&KernelHashes>) -> Result<Launch<Identity>, PlanningError> {
+pub fn ovmf(image: &Ovmf, guest: Guest, hashes: Option<&KernelHashes>) -> Result<Launch<Identity>, PlanningError> {
     let size = image.range.bytes().unwrap_or_default();
     let ram = RamLayout::new(guest.memory)?.with_firmware(size)?;
     let boot = Role::Boot.first_state(guest.cpu);

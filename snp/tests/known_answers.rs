@@ -55,7 +55,7 @@ fn measure(row: &Value) -> Result<String, MeasureError> {
     let text = |field: &str| row[field].as_str();
     let image = firmware(text("firmware").unwrap());
     assert_eq!(hex(&Sha256::digest(&image)), text("firmware_sha256").unwrap());
-    let ovmf = Ovmf::parse(&image).unwrap();
+    let ovmf = Ovmf::parse(image).unwrap();
     let vmm = match text("vmm").unwrap() {
         "QEMU" => Vmm::Qemu,
         "ec2" => Vmm::Ec2,
@@ -73,7 +73,7 @@ fn measure(row: &Value) -> Result<String, MeasureError> {
     let application = vmsa(Role::Application { eip: ovmf.ap_eip });
     let mut pages = 0;
     let measured = Measured::new(&regions, &vmsa(Role::Boot), &application, |_| pages += 1);
-    assert!(pages >= image.len() / 4096);
+    assert!(pages >= ovmf.image.bytes().len() / 4096);
     let vcpus = u32::try_from(row["vcpus"].as_u64().unwrap()).unwrap();
     measured.digest(vcpus, |_| {}).map(|digest| digest.to_string())
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what things cost, each with a floor measured in the same run.
 //!
-//! Owns the table of ratios. The ledger's times are taken here, in nanoseconds of this machine; a conversion's in the
+//! Owns the table of ratios. The ledger's times and a prediction's are taken here, on this machine; a conversion's in the
 //! lab, in instructions of the emulated host, which repeat on any machine. Nothing here passes or fails: a figure past
 //! its goal is marked.
 
@@ -17,8 +17,11 @@ use crate::test::cargo;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Only the ledger's, which need no lab
-    #[arg(long, conflicts_with = "conversions")]
+    #[arg(long, conflicts_with_all = ["conversions", "predictions"])]
     ledger: bool,
+    /// Only predictions of launch digests, which need no lab
+    #[arg(long, conflicts_with = "conversions")]
+    predictions: bool,
     /// Only whole conversions, in the lab
     #[arg(long)]
     conversions: bool,
@@ -35,7 +38,8 @@ const SIZES: [(&str, u32); 2] = [("4 KiB", 1), ("2 MiB", 512)];
 
 /// Measures and shows.
 pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
-    if !options.conversions {
+    let all = !(options.ledger || options.predictions || options.conversions);
+    if all || options.ledger {
         for (name, what) in [
             ("ledger", "times of the ledger; the goal of a lookup is 20 ns"),
             ("ledger_memory", "memory of the ledger"),
@@ -44,7 +48,12 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
             run(cargo().args(["bench", "--quiet", "--package", "gmem", "--bench", name]))?;
         }
     }
-    if !options.ledger {
+    if all || options.predictions {
+        println!("== launch digests are predicted: as a process, and against SHA-384 alone");
+        run(cargo().args(["build", "--quiet", "--release", "--package", "tenure"]))?;
+        run(cargo().args(["run", "--quiet", "--release", "--package", "tenure-bench", "--bin", "measure"]))?;
+    }
+    if all || options.conversions {
         println!("== a guest converts to and fro, and touches a page each time: instructions of the emulated host");
         conversions(options.rounds)?;
     }

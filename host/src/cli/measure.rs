@@ -5,12 +5,15 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use snp::cpu::CpuModel;
 use snp::vmsa::{SevFeatures, Vmm};
 
 use super::CliError;
 use crate::exit::ExitCode;
-use crate::measure::{self, DirectBoot, SnpGuest, SnpPrediction};
+use crate::measure::diff::{Comparison, Setting, Side};
+use crate::measure::trace::{Source, Trace, TraceError};
+use crate::measure::{self, Details, DirectBoot, MeasureError, SnpGuest, SnpPrediction};
 
 /// Most vCPUs Linux can be built for, `KVM_MAX_VCPUS`.
 pub(super) const VCPUS_MAX: i64 = 4096;
@@ -25,6 +28,17 @@ pub enum Measure {
          tenure measure snp --firmware OVMF.amdsev.fd --trace | less"
     ))]
     Snp(Box<MeasureSnpArgs>),
+
+    /// Finds the page at which two predictions part
+    ///
+    /// Both are what `tenure measure snp --trace --json` writes. Says how many pages are the same, what both have after
+    /// them, what kind of difference that is, and which settings differ. The exit code is 0 if they are the same launch,
+    /// and 10 if not.
+    #[command(after_long_help = super::help(
+        "tenure measure snp --firmware OVMF.amdsev.fd --trace --json > expected.json\n\
+         tenure measure snp --firmware OVMF.fd --vmm ec2 --trace --json | tenure measure diff expected.json -"
+    ))]
+    Diff(MeasureDiffArgs),
 }
 
 /// Arguments of `tenure measure snp`.
@@ -74,6 +88,22 @@ pub struct MeasureSnpArgs {
     pub json: bool,
 }
 
+/// Arguments of `tenure measure diff`.
+#[derive(Debug, Args)]
+pub struct MeasureDiffArgs {
+    /// A prediction with its trace; - is standard input
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+
+    /// Another; - is standard input
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+
+    /// Prints everything as JSON; its keys do not change
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// VMMs, which differ in what they add in which order and in the vCPUs' first registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MeasureVmm {
@@ -98,8 +128,13 @@ fn features(text: &str) -> Result<SevFeatures, String> {
 }
 
 pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
-    let Measure::Snp(args) = what;
-    let args = *args;
+    match what {
+        Measure::Snp(args) => snp(*args),
+        Measure::Diff(args) => diff(&args),
+    }
+}
+
+fn snp(args: MeasureSnpArgs) -> Result<ExitCode, CliError> {
     let guest = SnpGuest {
         firmware: args.firmware,
         boot: args.kernel.map(|kernel| DirectBoot {
@@ -115,14 +150,51 @@ pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
         cpu: args.vcpu_type,
         features: args.guest_features,
     };
-    let prediction = measure::snp(&guest, &args.vcpus, args.trace)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&prediction).map_err(|error| CliError::Output(error.into()))? + "\n"
-    } else {
-        in_words(&prediction)
-    };
+    let details = Details { firmware_sha256: args.json, pages: args.trace };
+    let prediction = measure::snp(&guest, &args.vcpus, details)?;
+    let text = if args.json { json(&prediction)? } else { in_words(&prediction) };
     io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(ExitCode::Success)
+}
+
+fn diff(args: &MeasureDiffArgs) -> Result<ExitCode, CliError> {
+    let [a, b] = [&args.a, &args.b].map(|path| Source::named(path));
+    if a == Source::StandardInput && b == Source::StandardInput {
+        return Err(MeasureError::from(TraceError::BothStandardInput).into());
+    }
+    let read = |source| Trace::read(source).map_err(MeasureError::from);
+    let found = measure::diff::diff(&read(&a)?, &read(&b)?);
+    let text = if args.json { json(&found)? } else { difference_in_words(&found) };
+    io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)?;
+    Ok(if found.difference.is_none() { ExitCode::Success } else { ExitCode::Findings })
+}
+
+fn json(value: &impl Serialize) -> Result<String, CliError> {
+    Ok(serde_json::to_string_pretty(value).map_err(|error| CliError::Output(error.into()))? + "\n")
+}
+
+/// What is equal, then what is not: of each side the page, or how it ends.
+fn difference_in_words(found: &Comparison) -> String {
+    let pages = |count| if count == 1 { "1 page".to_owned() } else { format!("{count} pages") };
+    let Some(kind) = found.difference else {
+        return format!("the same launch: {} in the same order\n", pages(found.equal_pages));
+    };
+    let mut text = format!("{} the same, {}\n", pages(found.equal_pages), kind.in_words());
+    for (name, side) in [("A", &found.a), ("B", &found.b)] {
+        let Side { pages: count, vcpus, next } = side;
+        let _ = match next {
+            Some(page) => {
+                let measure::Page { gpa, page_type, label, contents, .. } = page;
+                let contents = if contents.bytes().all(|digit| digit == b'0') { "not measured" } else { contents };
+                writeln!(text, "{name}  {gpa}  {page_type:<10}  {label}\n   contents {contents}")
+            }
+            None => writeln!(text, "{name}  ends: {}, {vcpus} of them vCPUs", pages(*count)),
+        };
+    }
+    for Setting { name, a, b } in &found.settings {
+        let _ = writeln!(text, "{name}: {a} in A, {b} in B");
+    }
+    text
 }
 
 /// Pages if there are any, then the digest; with several numbers of vCPUs, each in front of its own.

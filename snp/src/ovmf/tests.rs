@@ -81,14 +81,13 @@ impl Image {
     fn refusal(change: impl FnOnce(&mut Self)) -> String {
         let mut image = good();
         change(&mut image);
-        Ovmf::parse(&image.bytes()).unwrap_err().to_string()
+        Ovmf::parse(image.bytes()).unwrap_err().to_string()
     }
 }
 
 #[test]
 fn a_good_image_is_read() {
-    let bytes = good().bytes();
-    let ovmf = Ovmf::parse(&bytes).unwrap();
+    let ovmf = Ovmf::parse(good().bytes()).unwrap();
     assert_eq!((ovmf.ap_eip, ovmf.hash_table), (0x80_b004, Some(Gpa(0x80_cc00))));
     assert_eq!(ovmf.range.gpa(), Gpa(0xffff_f000));
     let kinds: Vec<_> = ovmf.sections.iter().map(|section| section.kind).collect();
@@ -100,7 +99,7 @@ fn a_good_image_is_read() {
 #[test]
 fn no_silent_trust_sizes() {
     for bytes in [0, 1, 4095, 4097, MAX_IMAGE + 4096] {
-        let error = Ovmf::parse(&vec![0; bytes]).unwrap_err();
+        let error = Ovmf::parse(vec![0; bytes]).unwrap_err();
         assert_eq!(error, OvmfError::Size { bytes });
         assert!(error.to_string().contains(&format!("has {bytes} bytes")), "{error}");
     }
@@ -125,6 +124,10 @@ fn no_silent_trust_the_table() {
     says(Image::refusal(|image| image.table_length = Some(18 + 22 + 5)), "what is left for its first entry");
     says(Image::refusal(missing(SEV_ES_RESET_BLOCK)), "no reset address of further vCPUs");
     says(Image::refusal(missing(SEV_METADATA)), "no SEV metadata");
+    says(
+        Image::refusal(|image| image.entries[2].1 = vec![0; 4]),
+        "vCPUs (00f771de-1a7e-4fcb-890e-68c77e2fb44e) is zero",
+    );
     says(Image::refusal(|image| image.entries.push((SEV_METADATA, vec![0; 4]))), "twice");
     says(Image::refusal(|image| image.entries[2].1.truncate(3)), "has a length of 21 bytes, where 22 to 65535");
 }
@@ -188,7 +191,7 @@ proptest! {
         let start = image.len() - 0x480 + at;
         let end = image.len().min(start + bytes.len());
         image[start..end].copy_from_slice(&bytes[..end - start]);
-        if let Ok(ovmf) = Ovmf::parse(&image) {
+        if let Ok(ovmf) = Ovmf::parse(image) {
             for section in &ovmf.sections {
                 prop_assert!(!section.range.overlaps(ovmf.range) && section.range.end_number() <= 1 << 20);
             }

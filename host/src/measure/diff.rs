@@ -1,0 +1,215 @@
+//! Where two traces of launches part: what comes after the first page that is not the same says nothing, for all later
+//! digests differ.
+//!
+//! Owns the comparison and what kind of difference it is. What the traces hold has been checked by [`super::trace`].
+
+use serde::Serialize;
+use snp::digest::PageType;
+
+use super::Page;
+use super::trace::{SETTINGS, Trace, TracedPage};
+
+/// Two traces, compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// Pages that are the same before the first that is not.
+    pub equal_pages: usize,
+    /// How they part, unless they are equal.
+    pub difference: Option<Kind>,
+    /// The one.
+    pub a: Side,
+    /// The other.
+    pub b: Side,
+    /// Settings that are not the same, of those that both name.
+    pub settings: Vec<Setting>,
+}
+
+/// How one trace goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// How many pages it has.
+    pub pages: usize,
+    /// How many of them are vCPUs.
+    pub vcpus: usize,
+    /// The page after the equal ones, if there is one.
+    pub next: Option<Page>,
+}
+
+/// A setting that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its key.
+    pub name: &'static str,
+    /// In the one.
+    pub a: String,
+    /// In the other.
+    pub b: String,
+}
+
+/// How two traces part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The same place and type, but other contents.
+    Contents,
+    /// The same place, but another type.
+    Type,
+    /// Each has the other's page as well, but later.
+    Order,
+    /// The page is the one's only.
+    OnlyA,
+    /// The page is the other's only.
+    OnlyB,
+    /// Neither has the other's page.
+    Place,
+    /// The rest of the longer one are vCPUs.
+    Vcpus,
+    /// One ends, and the other goes on with more than vCPUs.
+    Length,
+}
+
+/// Compares.
+pub fn diff(a: &Trace, b: &Trace) -> Comparison {
+    // Labels are words, and no part of a launch.
+    let same = |(a, b): &(&TracedPage, &TracedPage)| a.digest == b.digest;
+    let equal_pages = a.pages.iter().zip(&b.pages).take_while(same).count();
+    let setting = |name| {
+        let of = |trace: &Trace| trace.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        let (a, b) = of(a).zip(of(b))?;
+        (a != b).then_some(Setting { name, a, b })
+    };
+    Comparison {
+        equal_pages,
+        difference: kind(
+            a.pages.get(equal_pages..).unwrap_or_default(),
+            b.pages.get(equal_pages..).unwrap_or_default(),
+        ),
+        a: side(a, equal_pages),
+        b: side(b, equal_pages),
+        settings: SETTINGS.into_iter().filter_map(setting).collect(),
+    }
+}
+
+fn side(trace: &Trace, equal: usize) -> Side {
+    let vcpus = trace.pages.iter().filter(|page| page.page_type == PageType::Vmsa).count();
+    Side { pages: trace.pages.len(), vcpus, next: trace.pages.get(equal).map(Page::from) }
+}
+
+/// What two rests differ in.
+fn kind(a: &[TracedPage], b: &[TracedPage]) -> Option<Kind> {
+    let (first_a, first_b) = match (a.first(), b.first()) {
+        (Some(a), Some(b)) => (a, b),
+        (None, None) => return None,
+        _ => {
+            let vcpus_only = a.iter().chain(b).all(|page| page.page_type == PageType::Vmsa);
+            return Some(if vcpus_only { Kind::Vcpus } else { Kind::Length });
+        }
+    };
+    if first_a.gpa == first_b.gpa {
+        return Some(if first_a.page_type == first_b.page_type { Kind::Contents } else { Kind::Type });
+    }
+    let has = |pages: &[TracedPage], wanted: &TracedPage| pages.iter().any(|page| page.gpa == wanted.gpa);
+    Some(match (has(a, first_b), has(b, first_a)) {
+        (true, true) => Kind::Order,
+        (true, false) => Kind::OnlyA,
+        (false, true) => Kind::OnlyB,
+        (false, false) => Kind::Place,
+    })
+}
+
+impl Kind {
+    /// For people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Contents => "then the same page has other contents",
+            Self::Type => "then the same page is added as another type",
+            Self::Order => "then the same pages come in another order",
+            Self::OnlyA => "then A has a page that B does not have",
+            Self::OnlyB => "then B has a page that A does not have",
+            Self::Place => "then they go on at different places",
+            Self::Vcpus => "then one has more vCPUs",
+            Self::Length => "then one ends, and the other goes on",
+        }
+    }
+}
+
+impl From<&TracedPage> for Page {
+    fn from(page: &TracedPage) -> Self {
+        Self {
+            gpa: format!("{:#014x}", page.gpa.0),
+            page_type: page.page_type.to_string(),
+            label: page.label.clone(),
+            contents: page.contents.to_string(),
+            launch_digest: page.digest.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gmem::Gpa;
+    use snp::digest::Digest;
+    use snp::vmsa::VMSA_GPA;
+
+    /// Places, types and contents, in order.
+    fn trace(pages: &[(u64, PageType, &str)]) -> Trace {
+        let mut digest = Digest::ZERO;
+        let page = |&(gpa, page_type, contents): &(u64, PageType, &str)| {
+            let gpa = Gpa(gpa);
+            let contents = if page_type.is_measured() { Digest::of_page(contents.as_bytes()) } else { Digest::ZERO };
+            digest = digest.extended(page_type, gpa, contents);
+            TracedPage { page_type, gpa, contents, digest, label: String::new() }
+        };
+        Trace { settings: Vec::new(), pages: pages.iter().map(page).collect() }
+    }
+
+    /// one-launch: every way to be another launch has a name.
+    #[test]
+    fn one_launch_differences_have_names() {
+        use PageType::{Cpuid, Normal, Secrets, Vmsa, Zero};
+        const VCPU: (u64, PageType, &str) = (VMSA_GPA.0, Vmsa, "registers");
+        let base = [(0xf000, Normal, "code"), (0x1000, Zero, ""), (0x2000, Cpuid, ""), VCPU];
+        let with = |at: usize, page| {
+            let mut pages = base;
+            pages[at] = page;
+            pages.to_vec()
+        };
+        let zero_last = vec![base[0], base[2], base[1], VCPU];
+        for (pages, equal_pages, difference) in [
+            (base.to_vec(), 4, None),
+            (with(0, (0xf000, Normal, "other code")), 0, Some(Kind::Contents)),
+            (with(3, (VMSA_GPA.0, Vmsa, "others")), 3, Some(Kind::Contents)),
+            (with(2, (0x2000, Secrets, "")), 2, Some(Kind::Type)),
+            (zero_last, 1, Some(Kind::Order)),
+            (vec![base[0], base[2], VCPU], 1, Some(Kind::OnlyA)),
+            (vec![base[0], base[1], base[2], (0x3000, Zero, ""), VCPU], 3, Some(Kind::OnlyB)),
+            (with(1, (0x5000, Zero, "")), 1, Some(Kind::Place)),
+            (vec![base[0], base[1], base[2], VCPU, VCPU], 4, Some(Kind::Vcpus)),
+            (base[..3].to_vec(), 3, Some(Kind::Vcpus)),
+            (base[..2].to_vec(), 2, Some(Kind::Length)),
+            (Vec::new(), 0, Some(Kind::Length)),
+        ] {
+            let found = diff(&trace(&base), &trace(&pages));
+            assert_eq!((found.equal_pages, found.difference), (equal_pages, difference), "{pages:?}");
+            assert_eq!((found.a.next.is_some(), found.b.next.is_some()), (equal_pages < 4, equal_pages < pages.len()));
+            let mirrored = match difference {
+                Some(Kind::OnlyA) => Some(Kind::OnlyB),
+                Some(Kind::OnlyB) => Some(Kind::OnlyA),
+                other => other,
+            };
+            assert_eq!(diff(&trace(&pages), &trace(&base)).difference, mirrored, "{pages:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_both_name_are_compared() {
+        let with = |settings: &[(&'static str, &str)]| Trace {
+            settings: settings.iter().map(|&(name, value)| (name, value.to_owned())).collect(),
+            pages: Vec::new(),
+        };
+        let found = diff(&with(&[("vmm", "qemu"), ("vcpu_type", "EPYC")]), &with(&[("vmm", "ec2")]));
+        assert_eq!(found.settings, [Setting { name: "vmm", a: "qemu".to_owned(), b: "ec2".to_owned() }]);
+        assert_eq!(found.difference, None);
+    }
+}
