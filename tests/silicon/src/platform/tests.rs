@@ -48,7 +48,7 @@ fn end_key(platform: &Platform, asid: Asid) {
 fn recycle(platform: &Platform) -> Vec<Asid> {
     platform.wbinvd_all();
     platform.snp_df_flush().unwrap();
-    platform.recycle_asids(GuestKind::Snp).unwrap()
+    platform.recycle_asids().unwrap()
 }
 
 #[test]

@@ -216,15 +216,17 @@ fn private_access_to_a_hypervisors_page_exits() {
 }
 
 #[test]
-fn a_large_mapping_of_small_entries_exits() {
+fn mapping_and_entry_are_of_one_size() {
     let mut rmp = table();
     rmp.rmpupdate(BIG, guests_2m(GUEST, BIG_GPA)).unwrap();
     rmp.pvalidate(GUEST, BIG_GPA, BIG, PageSize::Size2M, Validity::Validate).unwrap();
-    let large = Mapping { size: PageSize::Size2M, ..at(BIG_GPA, BIG) };
+    let small = at(BIG_GPA.plus_pages(1), Pfn(BIG.0 + 1));
+    let large = Mapping { size: PageSize::Size2M, ..small };
     assert_eq!(rmp.check(private(GUEST), large), Ok(()));
-    assert_eq!(rmp.check(private(GUEST), at(BIG_GPA.plus_pages(1), Pfn(BIG.0 + 1))), Ok(()));
+    assert_eq!(rmp.check(private(GUEST), small), Err(NestedFault::size(small.gpa).into()));
     rmp.psmash(BIG).unwrap();
-    assert_eq!(rmp.check(private(GUEST), large), Err(NestedFault::size(BIG_GPA).into()));
+    assert_eq!(rmp.check(private(GUEST), small), Ok(()));
+    assert_eq!(rmp.check(private(GUEST), large), Err(NestedFault::size(small.gpa).into()));
 }
 
 #[test]
