@@ -133,6 +133,17 @@ fn a_fault_strikes_the_nth_command_once() {
 }
 
 #[test]
+fn of_two_faults_that_are_due_each_strikes_a_command() {
+    let platform = initialised();
+    let faults = [Status::ResourceLimit, Status::HardwarePlatform];
+    for status in faults {
+        platform.plant(Fault::Command { command: None, nth: 1, status });
+    }
+    assert_eq!(faults.map(|_| platform.snp_commit()), faults.map(Err));
+    assert_eq!(platform.snp_commit(), Ok(()));
+}
+
+#[test]
 fn a_failed_rmpupdate_changes_nothing() {
     let platform = initialised();
     let asid = launched(&platform);

@@ -28,8 +28,11 @@ fn verifies(machine: &Machine, report: &[u8; REPORT_BYTES], key: EndorsementKey)
 #[test]
 fn each_models_report_is_signed_and_has_its_versions_fields() {
     for model in Model::ALL {
-        let machine = running(&config(model));
+        let mut machine = running(&config(model));
+        machine.psp.guests.get_mut(&CONTEXT).unwrap().host_data = [0x4d; 32];
         let report = report(&machine, REQUEST).unwrap();
+        assert_eq!((take::<32>(&report, 0xc0), take::<32>(&report, 0x160)), ([0x4d; 32], [0xff; 32]));
+        assert_eq!(take::<8>(&report, 0x1f0), machine.psp.config().current_tcb.to_bytes(model));
         assert_eq!(verifies(&machine, &report, EndorsementKey::Vcek), Ok(()));
         let guest = machine.psp.guest(CONTEXT).unwrap();
         assert_eq!(take_u32(&report, 0), model.report_version());

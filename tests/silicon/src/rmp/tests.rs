@@ -209,6 +209,18 @@ fn the_host_and_shared_accesses_never_write_to_an_assigned_page() {
 }
 
 #[test]
+fn whoever_owns_a_page_shared_writes_to_it_exit() {
+    let firmware = Assignment { assigned: true, immutable: true, ..Assignment::default() };
+    for owned in [guests(GUEST, GPA), immutable(guests(GUEST, GPA)), firmware] {
+        let mut rmp = table();
+        rmp.rmpupdate(PAGE, owned).unwrap();
+        let write = Access { private: false, needs: Permissions::WRITE, ..private(GUEST) };
+        assert_eq!(rmp.check(write, at(GPA, PAGE)), Err(NestedFault::shared(GPA).into()), "{owned:?}");
+        assert_eq!(rmp.check_host_write(PAGE), Err(HostFault::Assigned(PAGE)), "{owned:?}");
+    }
+}
+
+#[test]
 fn private_access_to_a_hypervisors_page_exits() {
     let rmp = table();
     let Err(AccessFault::Nested(fault)) = rmp.check(private(GUEST), at(GPA, PAGE)) else { panic!() };
