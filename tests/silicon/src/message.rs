@@ -2,7 +2,7 @@
 //!
 //! Owns the header ([`header`]), the firmware's side (`firmware`, `answers`) and, for tests, a guest's side
 //! ([`channel`]), which is written apart from it. A key protects requests with odd numbers and responses with even ones,
-//! each number once. Specification: 56860, SNP_GUEST_REQUEST and chapter "guest messages".
+//! each number once. Specification: 56860, SNP_GUEST_REQUEST and "Guest messages".
 
 mod answers;
 pub mod channel;

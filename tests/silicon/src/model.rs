@@ -1,6 +1,6 @@
 //! Which processor this pretends to be, and the components of its TCB.
 //!
-//! Owns the differences between Milan, Genoa and Turin, and the packing of a TCB version. Specification: 56860, chapter 2,
+//! Owns the differences between Milan, Genoa and Turin, and the packing of a TCB version. Specification: 56860,
 //! "TCB version" (two layouts: Turin has a component more); CPUID function 1 of each.
 
 /// A generation of EPYC.

@@ -240,12 +240,12 @@ impl Platform {
         state.log.push(Event::WbinvdAll);
     }
 
-    /// Frees the reclaimable ASIDs of a kind, after WBINVD and DF_FLUSH. Those that the RMP still names are freed too, as
-    /// a real kernel does; each is a violation of *pages-before-key*.
-    pub fn recycle_asids(&self, kind: GuestKind) -> Result<Vec<Asid>, AsidError> {
+    /// Frees all reclaimable ASIDs, after WBINVD and DF_FLUSH. Those that the RMP still names are freed too, as a real
+    /// kernel does; each is a violation of *pages-before-key*.
+    pub fn recycle_asids(&self) -> Result<Vec<Asid>, AsidError> {
         let mut state = self.lock();
         let State { hw, violations, log, .. } = &mut *state;
-        let (freed, outlived) = hw.asids.recycle(kind, &hw.rmp)?;
+        let (freed, outlived) = hw.asids.recycle(&hw.rmp)?;
         violations.extend(outlived);
         log.push(Event::AsidsFreed(freed.clone()));
         Ok(freed)

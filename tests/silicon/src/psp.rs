@@ -4,7 +4,7 @@
 //! [`management`], of a guest's beginning in [`launch`], of its life and end in [`lifecycle`]. Does not own command
 //! buffers: parameters come as values, pages by number, as the kernel's driver would have put them in.
 //!
-//! Specification: SEV-SNP Firmware ABI (56860), chapter 8.
+//! Specification: SEV-SNP Firmware ABI (56860), the SNP commands.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub use guest::{Guest, GuestState};
 pub use id_block::{IdBlock, IdentityInput};
 pub use launch::{LaunchFinish, LaunchUpdate};
 pub use lifecycle::GuestStatus;
-pub use management::{PlatformState, PlatformStatus, SnpConfig};
+pub use management::{FeatureInfo, PlatformState, PlatformStatus, SnpConfig};
 pub use policy::Policy;
 pub use status::Status;
 
@@ -54,6 +54,7 @@ pub enum Command {
     SnpSetConfig = 0x0c9,
     SnpCommit = 0x0cb,
     SnpVlekLoad = 0x0cd,
+    SnpFeatureInfo = 0x0ce,
 }
 
 /// The firmware.

@@ -1,11 +1,11 @@
 //! The Reverse Map Table: for every page of memory, who owns it and as what.
 //!
-//! Owns the entries and the rule which entry holds for a page ([`entry`]), the processor's instructions on them
-//! ([`instructions`]), what the PSP does to them ([`firmware`]) and whether an access may pass ([`access`]). Does not own
-//! the pages' contents, nor whether an ASID has a key: the table knows ASIDs as numbers, and nothing here takes an entry
-//! back when a guest ends. That is the kernel's duty, law *pages-before-key*.
+//! Owns the entries and the rule which entry holds for a page ([`entry`]), the instructions on them, the hypervisor's
+//! ([`instructions`]) and the guest's ([`guest_instructions`]), what the PSP does to them ([`firmware`]) and whether an
+//! access may pass ([`access`]). Does not own the pages' contents, nor whether an ASID has a key: the table knows ASIDs as
+//! numbers, and nothing here takes an entry back when a guest ends. That is the kernel's duty, law *pages-before-key*.
 //!
-//! Specification: APM volume 2 (24593), 15.36.3 to 15.36.10; page states of 56860, chapter 5.
+//! Specification: APM volume 2 (24593), 15.36; 56860, "Page states".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,14 +14,14 @@ use crate::units::{Asid, Gpa, PageSize, Pfn};
 pub mod access;
 pub mod entry;
 pub mod firmware;
+pub mod guest_instructions;
 pub mod instructions;
 
 pub use access::{Access, AccessFault, HostFault, Mapping, NestedFault};
 pub use entry::{Entry, PageState, Permissions};
 pub use firmware::ReclaimFail;
-pub use instructions::{
-    Adjustment, Assignment, PsmashFail, PvalidateFail, RmpadjustFail, RmpupdateFail, Validation, Validity,
-};
+pub use guest_instructions::{Adjustment, PvalidateFail, RmpadjustFail, Validation, Validity};
+pub use instructions::{Assignment, PsmashFail, RmpupdateFail};
 
 /// The table. Pages that no one assigned take no memory.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! ECDSA on P-384 with SHA-384, in the little-endian form of AMD's structures.
 //!
-//! Owns the conversion: R and S of 72 bytes each, public keys of 1028. Specification: 56860, chapter "ECDSA keys and
+//! Owns the conversion: R and S of 72 bytes each, public keys of 1028. Specification: 56860, "ECDSA keys and
 //! signatures" (curve 2 is P-384); ID_AUTH and ATTESTATION_REPORT use both.
 
 use p384::ecdsa::signature::{Signer as _, Verifier as _};

@@ -188,7 +188,7 @@ impl Kernel {
         self.platform.wbinvd_all();
         self.platform.snp_df_flush().unwrap();
         let seen = self.platform.violations().len();
-        for asid in self.platform.recycle_asids(GuestKind::Snp).unwrap() {
+        for asid in self.platform.recycle_asids().unwrap() {
             // Nobody ever takes them back, so the ASID's next owner leaves them behind, too.
             let left = self.stray.get(&asid).map_or(0, Vec::len);
             let told = |v: &Violation| matches!(v, Violation::PagesBeforeKey { asid: of, .. } if *of == asid);

@@ -73,6 +73,19 @@ fn products_have_roots_of_their_own() {
     assert!(!verifies(&arks[0], &arks[1]) && !verifies(&arks[1], &arks[2]) && arks[0] != arks[2]);
 }
 
+#[test]
+fn authorities_may_issue_and_intermediates_no_authorities() {
+    let authority = Authority::new(Model::Milan).unwrap();
+    let constraints =
+        |certificate: Vec<u8>| BasicConstraints::from_der(&extension_of(&certificate, "2.5.29.19").unwrap()).unwrap();
+    let of_ark = constraints(authority.ark().unwrap());
+    assert_eq!((of_ark.ca, of_ark.path_len_constraint), (true, None));
+    for kind in [EndorsementKey::Vcek, EndorsementKey::Vlek] {
+        let of_intermediate = constraints(authority.intermediate(kind).unwrap());
+        assert_eq!((of_intermediate.ca, of_intermediate.path_len_constraint), (true, Some(0)));
+    }
+}
+
 /// Law no-silent-trust: a software root of trust can never pass for hardware.
 #[test]
 fn every_name_says_test_and_none_says_amd() {

@@ -2,7 +2,9 @@
 
 use crate::platform::Platform;
 use crate::psp::management::WRAPPED_VLEK_BYTES;
-use crate::psp::{Command, GuestStatus, LaunchFinish, LaunchUpdate, PlatformStatus, Policy, SnpConfig, Status};
+use crate::psp::{
+    Command, FeatureInfo, GuestStatus, LaunchFinish, LaunchUpdate, PlatformStatus, Policy, SnpConfig, Status,
+};
 use crate::units::{Asid, PageSize, Pfn};
 
 impl Platform {
@@ -21,6 +23,11 @@ impl Platform {
     /// SNP_PLATFORM_STATUS.
     pub fn snp_platform_status(&self) -> Result<PlatformStatus, Status> {
         self.command(Command::SnpPlatformStatus, |psp, _| Ok(psp.platform_status()))
+    }
+
+    /// SNP_FEATURE_INFO.
+    pub fn snp_feature_info(&self) -> Result<FeatureInfo, Status> {
+        self.command(Command::SnpFeatureInfo, |psp, _| Ok(psp.feature_info()))
     }
 
     /// SNP_COMMIT.

@@ -48,7 +48,7 @@ fn end_key(platform: &Platform, asid: Asid) {
 fn recycle(platform: &Platform) -> Vec<Asid> {
     platform.wbinvd_all();
     platform.snp_df_flush().unwrap();
-    platform.recycle_asids(GuestKind::Snp).unwrap()
+    platform.recycle_asids().unwrap()
 }
 
 #[test]
@@ -130,6 +130,17 @@ fn a_fault_strikes_the_nth_command_once() {
     assert_eq!(platform.snp_commit(), Ok(()));
     let failed = Event::Command { command: Command::SnpCommit, outcome: Err(status) };
     assert!(platform.events().contains(&failed));
+}
+
+#[test]
+fn of_two_faults_that_are_due_each_strikes_a_command() {
+    let platform = initialised();
+    let faults = [Status::ResourceLimit, Status::HardwarePlatform];
+    for status in faults {
+        platform.plant(Fault::Command { command: None, nth: 1, status });
+    }
+    assert_eq!(faults.map(|_| platform.snp_commit()), faults.map(Err));
+    assert_eq!(platform.snp_commit(), Ok(()));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the firmware knows of a guest: its context.
 //!
-//! Specification: 56860, chapter 4 "Guest context" and "guest state machine".
+//! Specification: 56860, "Guest context" and "Guest state machine".
 
 use crate::memory::Key;
 use crate::model::Tcb;

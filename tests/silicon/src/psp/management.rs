@@ -1,13 +1,13 @@
 //! Commands of the whole platform.
 //!
 //! Specification: 56860, SNP_INIT_EX, SNP_SHUTDOWN_EX, SNP_PLATFORM_STATUS, SNP_COMMIT, SNP_CONFIG, SNP_VLEK_LOAD,
-//! SNP_DF_FLUSH. Layouts of what /dev/sev passes through: Linux 7.2 source, `include/uapi/linux/psp-sev.h`.
+//! SNP_DF_FLUSH, SNP_FEATURE_INFO. Layouts of what /dev/sev passes through: Linux 7.2 source, `include/uapi/linux/psp-sev.h`.
 
 use crate::aead;
 use crate::asid::AsidError;
 use crate::bytes::{all_zero, put, take, take_u32};
 use crate::hardware::Hardware;
-use crate::model::Tcb;
+use crate::model::{Model, Tcb};
 use crate::psp::Psp;
 use crate::psp::status::Status;
 use crate::rmp::PageState;
@@ -55,6 +55,19 @@ pub struct PlatformStatus {
     pub reported_tcb: [u8; 8],
 }
 
+/// What SNP_FEATURE_INFO tells of CPUID 0x80000024: which demands of a policy the firmware knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureInfo {
+    /// RAPL can be disabled.
+    pub rapl_disable: bool,
+    /// Ciphertext can be hidden.
+    pub ciphertext_hiding: bool,
+    /// AES-256-XTS can be demanded.
+    pub aes_256_xts: bool,
+    /// CXL can be allowed.
+    pub cxl_allow: bool,
+}
+
 /// What SNP_CONFIG sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnpConfig {
@@ -73,6 +86,8 @@ pub(crate) struct Vlek {
     pub(crate) tcb: Tcb,
 }
 
+/// The bit of a status that says that SNP_FEATURE_INFO is there.
+const FEATURE_INFO: u8 = 3;
 /// Bytes of a wrapped VLEK hashstick.
 pub const WRAPPED_VLEK_BYTES: usize = 432;
 const VLEK_IV: usize = 0x000;
@@ -93,6 +108,7 @@ impl PlatformStatus {
         let flags = bit(self.mask_chip_id, 0)
             | bit(self.mask_chip_key, 1)
             | bit(self.vlek_en, 2)
+            | bit(true, FEATURE_INFO)
             | bit(self.rapl_disabled, 4)
             | bit(self.ciphertext_hiding_cap, 5)
             | bit(self.ciphertext_hiding_en, 6);
@@ -103,6 +119,14 @@ impl PlatformStatus {
         put(&mut bytes, 16, &self.current_tcb);
         put(&mut bytes, 24, &self.reported_tcb);
         bytes
+    }
+}
+
+impl FeatureInfo {
+    /// ECX of the function.
+    pub fn ecx(&self) -> u32 {
+        let flags = [(2, self.rapl_disable), (3, self.ciphertext_hiding), (4, self.aes_256_xts), (5, self.cxl_allow)];
+        flags.into_iter().map(|(bit, set)| u32::from(set) << bit).sum()
     }
 }
 
@@ -167,6 +191,17 @@ impl Psp {
             guest_count: u32::try_from(self.guests.len()).unwrap_or(u32::MAX),
             current_tcb: self.current_tcb.to_bytes(config.model),
             reported_tcb: self.reported_tcb.to_bytes(config.model),
+        }
+    }
+
+    /// SNP_FEATURE_INFO. In any state.
+    pub fn feature_info(&self) -> FeatureInfo {
+        let newer = self.config.model != Model::Milan;
+        FeatureInfo {
+            rapl_disable: newer || self.config.rapl_disabled,
+            ciphertext_hiding: self.config.asids.ciphertext_hiding.is_some(),
+            aes_256_xts: newer,
+            cxl_allow: newer || self.config.cxl,
         }
     }
 

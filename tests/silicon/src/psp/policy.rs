@@ -1,6 +1,6 @@
 //! A guest's policy: what its owner demands of the platform.
 //!
-//! Owns the bits and whether a platform meets them. Specification: 56860, chapter 4.3 "Guest policy".
+//! Owns the bits and whether a platform meets them. Specification: 56860, "Guest policy".
 
 use crate::config::Config;
 use crate::psp::status::Status;

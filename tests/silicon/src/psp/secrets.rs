@@ -26,3 +26,19 @@ pub(crate) fn page(fms: u32, gosvw: &[u8; 16], vmpcks: &[Vmpck; 4], imi: bool) -
 pub fn vmpcks(page: &Page) -> [Vmpck; 4] {
     [0x20, 0x40, 0x60, 0x80].map(|at| crate::bytes::take(page, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::{take, take_u32};
+
+    #[test]
+    fn every_secret_is_where_a_guest_looks_for_it() {
+        let keys = [[1; 32], [2; 32], [3; 32], [4; 32]];
+        let page = page(0x00a0_0f11, &[5; 16], &keys, false);
+        assert_eq!([0, 4, 8, 12].map(|at| take_u32(&page, at)), [VERSION, 0, 0x00a0_0f11, 0]);
+        assert_eq!(take::<16>(&page, 0x10), [5; 16]);
+        assert_eq!(vmpcks(&page), keys);
+        assert!(page[0xa0..].iter().all(|byte| *byte == 0), "the rest is the guest's own");
+    }
+}

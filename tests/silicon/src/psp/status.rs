@@ -1,6 +1,6 @@
 //! Status codes of the firmware.
 //!
-//! Specification: 56860, chapter 7 "Status codes"; numbers as in Linux 7.2 source, `include/uapi/linux/psp-sev.h`.
+//! Specification: 56860, "Status codes"; numbers as in Linux 7.2 source, `include/uapi/linux/psp-sev.h`.
 
 use std::fmt;
 
@@ -74,6 +74,21 @@ statuses! {
     RmpInitFailed = 0x26, "RMP_INITIALIZATION_FAILED", "the RMP could not be initialised";
     InvalidKey = 0x27, "INVALID_KEY", "the key cannot be used";
     ShutdownIncomplete = 0x28, "SHUTDOWN_INCOMPLETE", "the platform was not shut down completely";
+    IncorrectBufferLength = 0x30, "INCORRECT_BUFFER_LENGTH", "a buffer is of the wrong length";
+    ExpandBufferLength = 0x31, "EXPAND_BUFFER_LENGTH_REQUEST", "a larger buffer is needed";
+    SpdmRequest = 0x32, "SPDM_REQUEST", "a device has to be asked first";
+    SpdmError = 0x33, "SPDM_ERROR", "a device answered with an error";
+    DeviceConnection = 0x35, "ERR_IN_DEV_CONN", "the connection to a device failed";
+    InvalidDeviceContext = 0x36, "INVALID_DEV_CTX", "there is no such device";
+    InvalidInterfaceContext = 0x37, "INVALID_TDI_CTX", "there is no such device interface";
+    InvalidInterface = 0x38, "INVALID_TDI", "the device interface is invalid";
+    ReclaimRequired = 0x39, "RECLAIM_REQUIRED", "a device has to be reclaimed first";
+    InUse = 0x3a, "IN_USE", "it is in use";
+    InvalidDeviceState = 0x3b, "INVALID_DEV_STATE", "the device's state does not allow the command";
+    InvalidInterfaceState = 0x3c, "INVALID_TDI_STATE", "the device interface's state does not allow the command";
+    DeviceCertificateChanged = 0x3d, "DEV_CERT_CHANGED", "the device has another certificate";
+    ResyncRequired = 0x3e, "RESYNC_REQ", "the device has to be synchronised first";
+    ResponseTooLarge = 0x3f, "RESPONSE_TOO_LARGE", "the device's response is too large";
 }
 
 impl Status {

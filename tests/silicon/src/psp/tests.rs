@@ -340,6 +340,7 @@ fn a_status_has_its_fields_where_the_driver_reads_them() {
     machine.running();
     let bytes = machine.psp.platform_status().to_bytes();
     assert_eq!(bytes[..5], [1, 55, 1, 3, 40]);
+    assert_eq!(bytes[8..12], (1u32 << 3).to_le_bytes());
     assert_eq!(bytes[12..16], 1u32.to_le_bytes());
     assert_eq!(bytes[16..24], machine.psp.config().current_tcb.to_bytes(Model::Milan));
 }
@@ -357,4 +358,10 @@ fn a_shutdown_needs_flushed_caches_and_says_what_the_firmware_keeps() {
     assert_eq!(psp.shutdown(hw), Ok(None));
     psp.init(hw).unwrap();
     assert_eq!(hw.rmp.entries().count(), 0);
+}
+
+#[test]
+fn features_are_those_of_the_model() {
+    let ecx = |model| Machine::new(&config(model)).psp.feature_info().ecx();
+    assert_eq!([ecx(Model::Milan), ecx(Model::Turin)], [0, 1 << 2 | 1 << 4 | 1 << 5]);
 }

@@ -1,7 +1,7 @@
 //! Whether an access to memory may pass.
 //!
 //! Owns the checks after the nested page walk and the fault that a failed one raises. Specification: APM volume 2,
-//! 15.36.10 "RMP and VMPL access checks" and 15.25.6 (the error code).
+//! 15.36.10 "RMP and VMPL access checks" and "Nested versus guest page faults" (the error code).
 
 use crate::rmp::{NotCovered, Permissions, Rmp};
 use crate::units::{Asid, Gpa, PageSize, Pfn, Vmpl};
@@ -92,7 +92,8 @@ impl NestedFault {
 }
 
 impl Rmp {
-    /// Checks a guest's access. Reads of shared memory are not checked: encryption protects what they reach.
+    /// Checks a guest's access. Mapping and entry must be of one size: the hypervisor smashes the entry or maps less (Linux
+    /// 7.2 source, `sev_handle_rmp_fault`, names both cases). Reads of shared memory are not checked: encryption protects what they reach.
     pub fn check(&self, access: Access, at: Mapping) -> Result<(), AccessFault> {
         let entry = self.entry(at.pfn).unwrap_or_default();
         if !access.private {
@@ -103,7 +104,7 @@ impl Rmp {
         if !owned {
             return Err(NestedFault::owner(at.gpa).into());
         }
-        if at.size == PageSize::Size2M && entry.size == PageSize::Size4K {
+        if at.size != entry.size {
             return Err(NestedFault::size(at.gpa).into());
         }
         if !entry.validated {

@@ -1,6 +1,6 @@
 //! One entry of the table, and the state it puts a page in.
 //!
-//! Specification: APM volume 2, 15.36.3 (the entry); 56860, chapter 5, "page states" (the names).
+//! Specification: APM volume 2, 15.36.3 "Reverse Map Table" (the entry); 56860, "Page states" (the names).
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! What the PSP does to entries: it may change those that no one else may.
 //!
-//! Owns the transitions; which command asks for them is in [`crate::rmp`]'s callers. Specification: 56860, chapter 5
-//! (page states) and SNP_PAGE_RECLAIM. Reclaiming clears the immutable bit and nothing else, which is why a pre-guest page
+//! Owns the transitions; which command asks for them is in [`crate::rmp`]'s callers. Specification: 56860,
+//! "Page states" and SNP_PAGE_RECLAIM. Reclaiming clears the immutable bit and nothing else, which is why a pre-guest page
 //! comes back as guest-invalid and still names its owner: the hypervisor's RMPUPDATE ends that.
 
 use crate::rmp::{Entry, NotCovered, PageState, Permissions, Rmp};

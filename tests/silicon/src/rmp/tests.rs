@@ -209,6 +209,18 @@ fn the_host_and_shared_accesses_never_write_to_an_assigned_page() {
 }
 
 #[test]
+fn whoever_owns_a_page_shared_writes_to_it_exit() {
+    let firmware = Assignment { assigned: true, immutable: true, ..Assignment::default() };
+    for owned in [guests(GUEST, GPA), immutable(guests(GUEST, GPA)), firmware] {
+        let mut rmp = table();
+        rmp.rmpupdate(PAGE, owned).unwrap();
+        let write = Access { private: false, needs: Permissions::WRITE, ..private(GUEST) };
+        assert_eq!(rmp.check(write, at(GPA, PAGE)), Err(NestedFault::shared(GPA).into()), "{owned:?}");
+        assert_eq!(rmp.check_host_write(PAGE), Err(HostFault::Assigned(PAGE)), "{owned:?}");
+    }
+}
+
+#[test]
 fn private_access_to_a_hypervisors_page_exits() {
     let rmp = table();
     let Err(AccessFault::Nested(fault)) = rmp.check(private(GUEST), at(GPA, PAGE)) else { panic!() };
@@ -216,15 +228,17 @@ fn private_access_to_a_hypervisors_page_exits() {
 }
 
 #[test]
-fn a_large_mapping_of_small_entries_exits() {
+fn mapping_and_entry_are_of_one_size() {
     let mut rmp = table();
     rmp.rmpupdate(BIG, guests_2m(GUEST, BIG_GPA)).unwrap();
     rmp.pvalidate(GUEST, BIG_GPA, BIG, PageSize::Size2M, Validity::Validate).unwrap();
-    let large = Mapping { size: PageSize::Size2M, ..at(BIG_GPA, BIG) };
+    let small = at(BIG_GPA.plus_pages(1), Pfn(BIG.0 + 1));
+    let large = Mapping { size: PageSize::Size2M, ..small };
     assert_eq!(rmp.check(private(GUEST), large), Ok(()));
-    assert_eq!(rmp.check(private(GUEST), at(BIG_GPA.plus_pages(1), Pfn(BIG.0 + 1))), Ok(()));
+    assert_eq!(rmp.check(private(GUEST), small), Err(NestedFault::size(small.gpa).into()));
     rmp.psmash(BIG).unwrap();
-    assert_eq!(rmp.check(private(GUEST), large), Err(NestedFault::size(BIG_GPA).into()));
+    assert_eq!(rmp.check(private(GUEST), small), Ok(()));
+    assert_eq!(rmp.check(private(GUEST), large), Err(NestedFault::size(small.gpa).into()));
 }
 
 #[test]
