@@ -248,7 +248,7 @@ fn init(platform: &Platform, machine: &mut Machine, features: u64) -> Result<(),
 fn recycle(platform: &Platform) -> Result<(), Refusal> {
     platform.wbinvd_all();
     platform.snp_df_flush().map_err(|_| (Row::InitNoAsid, None))?;
-    platform.recycle_asids(GuestKind::Snp).map(drop).map_err(|_| (Row::InitNoAsid, None))
+    platform.recycle_asids().map(drop).map_err(|_| (Row::InitNoAsid, None))
 }
 
 /// A page that is the firmware's.
