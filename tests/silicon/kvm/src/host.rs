@@ -11,11 +11,14 @@ use gmem_kvm::backing::Region;
 use gmem_kvm::port::VmType;
 use gmem_kvm::testing::fake::Frames;
 use tenure_silicon::platform::Platform;
-use tenure_silicon::rmp::Assignment;
+use tenure_silicon::rmp::{Assignment, Entry, PageState};
 use tenure_silicon::units::{Asid, PageSize, Pfn};
 
 use crate::rows::Row;
 use crate::script::{Reported, Script};
+
+/// The frame at which Linux says that registers are, far above any memory.
+const REGISTERS: u64 = 0xffff_ffff_f000 >> 12;
 
 /// The kernel. Clones are the same one.
 #[derive(Clone)]
@@ -202,6 +205,21 @@ impl SiliconKernel {
     pub fn digest(&self, vm: u32) -> Option<[u8; 48]> {
         let context = self.lock().vms.get(&vm)?.snp.as_ref()?.context?;
         self.platform.inspect(|_, psp| psp.guest(context).map(|guest| guest.digest()))
+    }
+
+    /// The VMs there are.
+    pub fn vms(&self) -> Vec<u32> {
+        self.lock().vms.keys().copied().collect()
+    }
+
+    /// What the RMP says of a VM's frames, by frame; registers in pages of the kernel's own left out.
+    pub fn rmp_of(&self, vm: u32) -> BTreeMap<u64, PageState> {
+        let Some(asid) = self.asid(vm) else { return BTreeMap::new() };
+        let gfn = |entry: &Entry| entry.gpa.0 >> 12;
+        self.platform.inspect(|hw, _| {
+            let named = hw.rmp.entries().filter(|(_, entry)| entry.is_guests() && entry.asid.0 == asid);
+            named.map(|(_, entry)| (gfn(&entry), entry.state())).filter(|(gfn, _)| *gfn < REGISTERS).collect()
+        })
     }
 
     /// The ASID of a VM.
