@@ -86,7 +86,17 @@ pub(crate) fn launch<K: Kernel>(
     launch: &Launch<Identity>,
     certificates: Certificates,
 ) -> Result<Running<K::Vm>, Stopped<K::Vm>> {
-    let mut vm = Vm::create(kernel, VmType::Snp, *launch.plan.ram()).unwrap();
+    let vm = Vm::create(kernel, VmType::Snp, *launch.plan.ram()).unwrap();
+    launch_in(kernel, vm, launch, certificates)
+}
+
+/// The same in a VM that is there.
+pub(crate) fn launch_in<K: Kernel>(
+    kernel: &K,
+    mut vm: Vm<K::Vm, Launching>,
+    launch: &Launch<Identity>,
+    certificates: Certificates,
+) -> Result<Running<K::Vm>, Stopped<K::Vm>> {
     let mut vcpus = Vec::new();
     match steps(kernel, &mut vm, &mut vcpus, launch, certificates) {
         Err(error) => Err((Box::new(vm.fail(error)), vcpus)),
@@ -135,6 +145,7 @@ pub(crate) enum End {
     Terminated(u64),
     Shutdown,
     NoRegisters,
+    Refused(String),
     Failed(i32),
 }
 
@@ -158,7 +169,9 @@ pub(crate) fn drive<V: KernelVm>(
             }
             Exit::MemoryFault { wanted, gpa, size } => {
                 let range = GfnRange::from_bytes(gpa, ByteLen(size)).unwrap();
-                handle.convert(range, wanted).unwrap();
+                if let Err(error) = handle.convert(range, wanted) {
+                    return End::Refused(error.to_string());
+                }
             }
             Exit::SnpCertificates(request) => certificates(request),
             Exit::SystemEvent { kind: 6, data } => return End::Terminated(data[0]),

@@ -7,5 +7,6 @@ mod bed;
 mod digests;
 mod failures;
 mod id_blocks;
+mod lives;
 mod memory;
 mod rows;
