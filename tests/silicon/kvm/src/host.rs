@@ -69,6 +69,9 @@ pub(crate) struct State {
     next_id: u32,
     /// The next LAUNCH_UPDATE finds a signal pending.
     pub interrupt_update: bool,
+    /// Calls on VMs and vCPUs so far, and the one at which the VM dies.
+    pub calls: u64,
+    pub dies_at: Option<u64>,
 }
 
 pub(crate) struct Machine {
@@ -196,6 +199,16 @@ impl SiliconKernel {
         }
     }
 
+    /// The VM is dead from this call on; the first call on any VM or vCPU is 1.
+    pub fn die_at(&self, call: u64) {
+        self.lock().dies_at = Some(call);
+    }
+
+    /// Calls on VMs and vCPUs so far.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
     /// A signal is pending when LAUNCH_UPDATE is called next.
     pub fn interrupt_next_update(&self) {
         self.lock().interrupt_update = true;
@@ -229,6 +242,14 @@ impl SiliconKernel {
 }
 
 impl State {
+    /// A call on a VM or one of its vCPUs begins.
+    pub(crate) fn begin_call(&mut self, vm: u32) {
+        self.calls += 1;
+        if let (true, Some(machine)) = (self.dies_at.is_some_and(|at| self.calls >= at), self.vms.get_mut(&vm)) {
+            machine.dead = true;
+        }
+    }
+
     pub(crate) fn id(&mut self) -> u32 {
         self.next_id += 1;
         self.next_id

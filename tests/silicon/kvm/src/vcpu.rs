@@ -135,6 +135,7 @@ impl SiliconVcpu {
 
     /// Goes on until something needs the VMM. A vCPU whose script is at its end waits for a signal.
     pub(crate) fn advance(&mut self) -> Result<Exit<'_>, CallError> {
+        self.kernel.lock().begin_call(self.vm);
         self.complete()?;
         let asid = match self.enter() {
             Ok(Some(asid)) => asid,

@@ -143,6 +143,20 @@ fn pages_before_key_whatever_call_fails() {
     }
 }
 
+/// A dead VM answers every call with EIO: what is left is to close it, in order.
+#[test]
+fn pages_before_key_whenever_the_vm_dies() {
+    let plan = ours(2, identity());
+    let calm = scripted();
+    live(&calm, &Arc::default(), &plan);
+    for call in 1..=calm.calls() {
+        let kernel = scripted();
+        kernel.die_at(call);
+        let receipt = live(&kernel, &Arc::default(), &plan);
+        judge(&kernel, receipt.as_ref(), &format!("dead from call {call}"));
+    }
+}
+
 #[test]
 fn pages_before_key_wherever_it_panics() {
     let plan = ours(2, identity());
