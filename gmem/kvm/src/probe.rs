@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub const DEV_KVM: &str = "/dev/kvm";
 
 /// `kvm-bindings` 0.14 does not know it yet; Linux 6.18 brought it.
-const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
+pub(crate) const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
 /// What KVM answers. A capability that kernel does not know is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
