@@ -2,6 +2,7 @@
 
 use super::facts::{CpuFacts, DeviceAccess, DeviceNode, KernelFacts, Parameters};
 use super::*;
+use gmem_kvm::probe::SevFacts;
 use proptest::prelude::*;
 
 const TYPE_0: u32 = 1 << 0;
@@ -25,6 +26,7 @@ fn kvm(vm_types: u32) -> KvmFacts {
         msr_filter: 1,
         max_vcpus: 1024,
         memory_slots: 32764,
+        sev: SevFacts::default(),
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Subject {
     PrivateMemory,
     /// SNP.
     Snp,
-    /// What came to SNP later: requests for certificates.
+    /// What came to SNP later: requests for certificates, and what a policy may have.
     Certificates,
     /// What came to guest_memfd later: files that can be mapped.
     MappableMemory,
@@ -71,8 +71,8 @@ pub struct Number {
     pub value: u64,
 }
 
-/// Bytes of the field that `of` points at.
-fn size_at<T, F>(_: fn(&T) -> &F) -> usize {
+/// Bytes of the field that `of` returns. By value, because there are no references to fields of a packed structure.
+fn size_at<T, F: Copy>(_: fn(&T) -> F) -> usize {
     size_of::<F>()
 }
 
@@ -92,7 +92,7 @@ macro_rules! structure {
         Field {
             name: stringify!($field),
             offset: offset_of!($type, $rust),
-            size: Some(size_at(|value: &$type| &value.$rust)),
+            size: Some(size_at(|value: &$type| value.$rust)),
         }
     };
 }
@@ -170,6 +170,14 @@ pub fn structures() -> Vec<Structure> {
             [id_block_uaddr, id_auth_uaddr, id_block_en, auth_key_en, vcek_disabled, host_data, pad0, flags, pad1]
         ),
         structure!(Vms, (4, 16), "struct kvm_sev_cmd", kvm::kvm_sev_cmd, [id, data, error, sev_fd]),
+        structure!(Snp, (4, 16), "struct sev_issue_cmd", uapi::SevIssueCmd, [cmd, data, error]),
+        Structure {
+            name: "struct sev_user_data_snp_status",
+            subject: Subject::Snp,
+            since: (6, 9),
+            size: size_of::<uapi::SnpStatus>(),
+            fields: Vec::new(),
+        },
         structure!(Certificates, (7, 0), "struct kvm_exit_snp_req_certs", uapi::SnpReqCerts, [gpa, npages, ret]),
     ];
     structures.extend(run());
@@ -279,7 +287,16 @@ pub fn numbers() -> Vec<Number> {
         PrivateMemory (6, 11):
             KVM_CAP_PRE_FAULT_MEMORY = kvm::KVM_CAP_PRE_FAULT_MEMORY,
             KVM_PRE_FAULT_MEMORY = uapi::KVM_PRE_FAULT_MEMORY();
+        Vms (2, 6):
+            KVM_GET_DEVICE_ATTR = uapi::KVM_GET_DEVICE_ATTR(),
+            KVM_HAS_DEVICE_ATTR = uapi::KVM_HAS_DEVICE_ATTR(),
+            KVM_GET_TSC_KHZ = uapi::KVM_GET_TSC_KHZ(),
+            SEV_ISSUE_CMD = uapi::SEV_ISSUE_CMD();
+        Snp (6, 9):
+            SNP_PLATFORM_STATUS = uapi::SNP_PLATFORM_STATUS;
         Snp (6, 10):
+            KVM_X86_GRP_SEV = uapi::KVM_X86_GRP_SEV,
+            KVM_X86_SEV_VMSA_FEATURES = uapi::KVM_X86_SEV_VMSA_FEATURES,
             KVM_SEV_INIT2 = kvm::sev_cmd_id_KVM_SEV_INIT2;
         Snp (6, 11):
             KVM_X86_SNP_VM = crate::port::VmType::Snp.raw(),
@@ -295,7 +312,10 @@ pub fn numbers() -> Vec<Number> {
             GUEST_MEMFD_FLAG_MMAP = uapi::GUEST_MEMFD_FLAG_MMAP,
             GUEST_MEMFD_FLAG_INIT_SHARED = uapi::GUEST_MEMFD_FLAG_INIT_SHARED,
             KVM_CAP_GUEST_MEMFD_FLAGS = crate::probe::KVM_CAP_GUEST_MEMFD_FLAGS;
+        Certificates (6, 19):
+            KVM_X86_SNP_POLICY_BITS = uapi::KVM_X86_SNP_POLICY_BITS;
         Certificates (7, 0):
+            KVM_X86_SEV_SNP_REQ_CERTS = uapi::KVM_X86_SEV_SNP_REQ_CERTS,
             KVM_SEV_SNP_ENABLE_REQ_CERTS = uapi::KVM_SEV_SNP_ENABLE_REQ_CERTS,
             KVM_EXIT_SNP_REQ_CERTS = uapi::KVM_EXIT_SNP_REQ_CERTS;
     }
