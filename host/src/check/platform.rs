@@ -115,6 +115,10 @@ pub struct Asids {
 pub(super) fn report(facts: &Facts) -> Option<SnpPlatform> {
     let cpu = facts.sev_cpuid.filter(|cpu| cpu.snp);
     let kernel = facts.cpu.has("sev_snp");
+    // What a virtual machine shows of it is its host's.
+    if facts.cpu.has("hypervisor") {
+        return None;
+    }
     if cpu.is_none() && !kernel && !matches!(facts.snp_status, Some(Ok(_))) {
         return None;
     }
@@ -292,7 +296,7 @@ impl SnpPlatform {
             rows.push(("", "committed: only guests' reports tell".to_owned()));
         }
         if let Some(bits) = self.policy_bits {
-            rows.push(("policy", format!("{} ({bits:#x})", self.policy_text(bits))));
+            rows.push(("policy", format!("guests may have {} ({bits:#x})", self.policy_text(bits))));
         }
         if let Some(features) = self.vmsa_features {
             let names = features_text(features);

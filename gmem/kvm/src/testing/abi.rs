@@ -176,7 +176,18 @@ pub fn structures() -> Vec<Structure> {
             subject: Subject::Snp,
             since: (6, 9),
             size: size_of::<uapi::SnpStatus>(),
-            fields: Vec::new(),
+            // Where `snp::platform` reads them; bits have no offset in C.
+            fields: [
+                ("api_major", 0, 1),
+                ("api_minor", 1, 1),
+                ("state", 2, 1),
+                ("build_id", 4, 4),
+                ("guest_count", 12, 4),
+                ("current_tcb_version", 16, 8),
+                ("reported_tcb_version", 24, 8),
+            ]
+            .map(|(name, offset, size)| Field { name, offset, size: Some(size) })
+            .into(),
         },
         structure!(Certificates, (7, 0), "struct kvm_exit_snp_req_certs", uapi::SnpReqCerts, [gpa, npages, ret]),
     ];
