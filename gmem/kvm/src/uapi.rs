@@ -2,6 +2,7 @@
 //!
 //! Values from Linux 7.2 `include/uapi/linux/{kvm,kvm_para,mman,psp-sev}.h`,
 //! `arch/x86/include/uapi/asm/kvm.h` and `arch/x86/entry/syscalls/syscall_64.tbl`.
+//! `tests/lab/tests/headers` compares them with the kernel's own headers; new ones belong into `testing::abi`.
 
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 

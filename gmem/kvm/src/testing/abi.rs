@@ -4,7 +4,7 @@
 //! `kvm-bindings` has it or we do, and since which Linux it is there. Does not own the comparison with what a C compiler
 //! makes of the kernel's headers: that is `tests/lab/tests/headers`.
 //!
-//! Specification: Linux 7.2 `include/uapi/linux/{kvm,psp-sev}.h` and `arch/x86/include/uapi/asm/kvm.h`; the versions are
+//! Specification: Linux 7.2 `include/uapi/linux/{kvm,psp-sev,mman,kcmp}.h` and `arch/x86/include/uapi/asm/kvm.h`; the versions are
 //! of the releases in which each name first was there.
 
 use std::mem::{offset_of, size_of};
@@ -22,7 +22,7 @@ pub type Since = (u32, u32);
 pub enum Subject {
     /// VMs and vCPUs of every kind.
     Vms,
-    /// Private memory.
+    /// Private memory, and what tells how much of it there is.
     PrivateMemory,
     /// SNP.
     Snp,
@@ -117,6 +117,20 @@ pub fn structures() -> Vec<Structure> {
             [cs, ds, es, fs, gs, ss, tr, ldt, gdt, idt, cr0, cr3, cr4, efer]
         ),
         structure!(Vms, (2, 6), "struct kvm_device_attr", kvm::kvm_device_attr, [flags, group, attr, addr]),
+        structure!(PrivateMemory, (6, 5), "struct cachestat_range", uapi::CacheStatRange, [off = offset, len]),
+        structure!(
+            PrivateMemory,
+            (6, 5),
+            "struct cachestat",
+            uapi::CacheStat,
+            [
+                nr_cache = cached_pages,
+                nr_dirty = dirty_pages,
+                nr_writeback = writeback_pages,
+                nr_evicted = evicted_pages,
+                nr_recently_evicted = recently_evicted_pages
+            ]
+        ),
         structure!(
             PrivateMemory,
             (6, 8),
@@ -284,6 +298,10 @@ pub fn numbers() -> Vec<Number> {
             KVM_HC_MAP_GPA_RANGE = uapi::KVM_HC_MAP_GPA_RANGE;
         Vms (6, 0):
             KVM_SYSTEM_EVENT_SEV_TERM = kvm::KVM_SYSTEM_EVENT_SEV_TERM;
+        Vms (3, 5):
+            KCMP_FILE = uapi::KCMP_FILE.unsigned_abs();
+        PrivateMemory (6, 5):
+            __NR_cachestat = uapi::SYS_CACHESTAT.unsigned_abs();
         PrivateMemory (6, 8):
             KVM_EXIT_MEMORY_FAULT = kvm::KVM_EXIT_MEMORY_FAULT,
             KVM_MEMORY_EXIT_FLAG_PRIVATE = kvm::KVM_MEMORY_EXIT_FLAG_PRIVATE,

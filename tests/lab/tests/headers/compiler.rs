@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use gmem_kvm::testing::abi::{Number, Since, Structure};
 
 const INCLUDES: &str = "#include <linux/version.h>\n#include <linux/kvm.h>\n#include <linux/kvm_para.h>\n\
-                        #include <linux/psp-sev.h>\nint printf(const char *, ...);\n";
+                        #include <linux/psp-sev.h>\n#include <linux/mman.h>\n#include <linux/kcmp.h>\n\
+                        #include <asm/unistd.h>\nint printf(const char *, ...);\n";
 
 /// Expressions of C, with the values they should have.
 #[derive(Clone, Debug)]
