@@ -2,7 +2,7 @@
 //!
 //! Owns the verdict. Looking ([`facts`]) and judging ([`report`]) are apart: judging is a pure function, so that hosts
 //! nobody has at hand can be tested as tables. What a host can do and what this version of `tenure` can do are told
-//! apart too; a technology is usable only if both can.
+//! apart too; a technology is usable only if both can. What is under SNP guests is shown besides ([`platform`]).
 //!
 //! Specification: named in the module `tees`, which has each technology's prerequisites.
 

@@ -585,6 +585,24 @@ fn who_can_have_which_asids() {
 }
 
 proptest! {
+    /// Whatever firmware, CPU and KVM answer, it is shown, a line each.
+    #[test]
+    fn no_silent_trust_any_platform(
+        bytes: [u8; 32], last_asid: u32, first_sev_asid: u32, features: u64, policy: u64, hidden: u32, family: u32, model: u32,
+    ) {
+        let mut facts = snp_genoa();
+        facts.snp_status = Some(Ok(PlatformStatus::from_bytes(&bytes)));
+        facts.sev_cpuid = Some(SevCpuid { snp: true, last_asid, first_sev_asid });
+        facts.modules.get_mut("kvm_amd").unwrap().insert("ciphertext_hiding_asids".into(), hidden.to_string());
+        (facts.cpu.family, facts.cpu.model_number) = (family, model);
+        let sev = SevFacts { vmsa_features: Some(features), policy_bits: Some(policy), certificate_requests: Some(0) };
+        facts.kvm = KvmAccess::Usable(KvmFacts { sev, ..kvm(TYPE_SNP) });
+        let report = report(&facts);
+        let rows = report.snp.as_ref().unwrap().rows();
+        prop_assert!(rows.len() == 8 && rows.iter().all(|(_, says)| !says.is_empty() && !says.contains('\n')), "{rows:?}");
+        prop_assert!(serde_json::to_value(&report).is_ok());
+    }
+
     /// Whatever a host shows, everything that cannot be used has a reason, and what is usable has none.
     #[test]
     fn no_silent_trust_every_refusal_has_a_reason(
