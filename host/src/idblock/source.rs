@@ -1,0 +1,199 @@
+//! Where blocks, keys and launch digests come from: files, pipes, standard input, and what `tenure measure snp`
+//! printed.
+//!
+//! Owns reading them whole, with a limit, and choosing a digest among several.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use snp::digest::Digest;
+use snp::hex::HexError;
+
+use super::IdBlockError;
+use crate::config::inputs::InputError;
+use crate::measure::DigestFor;
+
+/// More than a trace of the largest guest.
+const JSON_MAX: u64 = 1 << 26;
+
+/// Where something comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `-`: from standard input.
+    Stdin,
+    /// From a file, or a pipe with a name.
+    File(PathBuf),
+}
+
+/// A launch digest, or where it is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DigestSource {
+    /// As it is.
+    Digest(Digest),
+    /// In what `tenure measure snp` printed.
+    Measured(Source),
+}
+
+/// Why a text is no launch digest, and names none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no launch digest: {0}; a file's name is known by a . or / in it, as in ./digests")]
+pub struct DigestSourceError(HexError);
+
+impl From<OsString> for Source {
+    fn from(text: OsString) -> Self {
+        if text == "-" { Self::Stdin } else { Self::File(text.into()) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("on standard input"),
+            Self::File(path) => write!(f, "`{}`", path.display()),
+        }
+    }
+}
+
+impl Source {
+    /// Its path, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdin => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
+    /// All of it. Pipes have their place here: a key needs not be in a file.
+    pub(super) fn read(&self, what: &'static str, most: u64) -> Result<Vec<u8>, IdBlockError> {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Stdin => {
+                let read = io::stdin().lock().take(most + 1).read_to_end(&mut bytes);
+                read.map_err(|source| IdBlockError::Stdin { what, source })?;
+            }
+            Self::File(path) => {
+                let open = |source| InputError::Open { what, path: path.clone(), source };
+                let read = |source| InputError::Read { what, path: path.clone(), source };
+                File::open(path).map_err(open)?.take(most + 1).read_to_end(&mut bytes).map_err(read)?;
+            }
+        }
+        match (bytes.len() as u64, self) {
+            (0, Self::Stdin) => Err(IdBlockError::StdinEmpty(what)),
+            (0, Self::File(path)) => Err(InputError::Empty { what, path: path.clone() }.into()),
+            (len, _) if len > most => Err(IdBlockError::TooLarge { what, from: self.clone(), most }),
+            _ => Ok(bytes),
+        }
+    }
+}
+
+/// Refuses to read two things from standard input.
+pub fn one_stdin<'a>(sources: impl IntoIterator<Item = (&'static str, &'a Source)>) -> Result<(), IdBlockError> {
+    let mut stdin = sources.into_iter().filter(|(_, source)| **source == Source::Stdin);
+    match (stdin.next(), stdin.next()) {
+        (Some((first, _)), Some((second, _))) => Err(IdBlockError::StdinTwice(first, second)),
+        _ => Ok(()),
+    }
+}
+
+impl FromStr for DigestSource {
+    type Err = DigestSourceError;
+
+    /// 96 hexadecimal digits, `-`, or the name of a file, which has a `.` or a `/` in it: so a slip in a digest is
+    /// never taken for a file's name.
+    fn from_str(text: &str) -> Result<Self, DigestSourceError> {
+        if text == "-" || text.contains(['.', '/']) {
+            Ok(Self::Measured(OsString::from(text).into()))
+        } else {
+            text.parse().map(Self::Digest).map_err(DigestSourceError)
+        }
+    }
+}
+
+impl DigestSource {
+    /// Where it is to be read.
+    pub fn source(&self) -> Option<&Source> {
+        match self {
+            Self::Digest(_) => None,
+            Self::Measured(source) => Some(source),
+        }
+    }
+
+    /// The digest; of several, that for so many vCPUs.
+    pub fn read(&self, vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
+        let alone = |digest| vcpus.map_or(Ok(digest), |vcpus| Err(IdBlockError::NothingToChoose(vcpus)));
+        let from = match self {
+            Self::Digest(digest) => return alone(*digest),
+            Self::Measured(from) => from,
+        };
+        let bytes = from.read("launch-digest", JSON_MAX)?;
+        let text = String::from_utf8_lossy(&bytes);
+        // Without `--json` the digest is printed as it is.
+        if !text.trim_start().starts_with('{') {
+            let digest = text.trim().parse();
+            return alone(digest.map_err(|source| IdBlockError::Digest { from: from.clone(), source })?);
+        }
+        choose(from, &text, vcpus)
+    }
+}
+
+/// What is wanted of `tenure measure snp --json`.
+#[derive(Deserialize)]
+struct Measured {
+    digests: Vec<DigestFor>,
+}
+
+fn choose(from: &Source, json: &str, vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
+    let from = || from.clone();
+    let measured: Measured =
+        serde_json::from_str(json).map_err(|source| IdBlockError::Json { from: from(), source })?;
+    if measured.digests.is_empty() {
+        return Err(IdBlockError::None(from()));
+    }
+    let there = measured.digests.iter().map(|digest| digest.vcpus.to_string()).collect::<Vec<_>>().join(", ");
+    let mut fitting: Vec<_> =
+        measured.digests.iter().filter(|digest| vcpus.is_none_or(|vcpus| digest.vcpus == vcpus)).collect();
+    // The same number may have been asked for twice.
+    fitting.dedup();
+    match (fitting.as_slice(), vcpus) {
+        ([one], _) => {
+            let wrong = |source| IdBlockError::JsonDigest { from: from(), vcpus: one.vcpus, source };
+            one.launch_digest.parse().map_err(wrong)
+        }
+        ([], Some(wanted)) => Err(IdBlockError::OtherVcpus { from: from(), wanted, there }),
+        _ => Err(IdBlockError::Several { from: from(), there }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// no-silent-trust: a slip in a digest is no file that isn't there.
+    #[test]
+    fn no_silent_trust_digests_and_files() {
+        let source = |text: &str| text.parse::<DigestSource>();
+        assert_eq!(source(&"5a".repeat(48)), Ok(DigestSource::Digest(Digest([0x5a; 48]))));
+        assert_eq!(source("-"), Ok(DigestSource::Measured(Source::Stdin)));
+        for file in ["digest.json", "./digest", "/tmp/digest"] {
+            assert_eq!(source(file), Ok(DigestSource::Measured(Source::File(file.into()))));
+        }
+        for slip in ["5a".repeat(47), "5a".repeat(49), "5g".repeat(48), "digest".to_owned(), String::new()] {
+            let error = source(&slip).unwrap_err().to_string();
+            assert!(error.contains("hexadecimal digit") && error.contains("./digests"), "{error}");
+        }
+    }
+
+    proptest! {
+        /// no-silent-trust: JSON of any kind is read or refused.
+        #[test]
+        fn no_silent_trust_any_json(json in "\\{[\\PC]{0,60}", vcpus in prop::option::of(0u32..3)) {
+            prop_assert!(choose(&Source::Stdin, &json, vcpus).is_err());
+        }
+    }
+}
