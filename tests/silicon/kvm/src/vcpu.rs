@@ -168,6 +168,12 @@ impl SiliconVcpu {
                     let (port, direction, width) = (*port, Direction::Out, 4);
                     return Ok(Exit::Port(PortAccess { port, direction, width, data: &mut self.progress.data }));
                 }
+                Step::OutByte { port, value } => {
+                    self.progress.data[0] = *value;
+                    let (port, direction, width) = (*port, Direction::Out, 1);
+                    let data = &mut self.progress.data[..1];
+                    return Ok(Exit::Port(PortAccess { port, direction, width, data }));
+                }
                 Step::Terminate(value) => return Ok(Exit::SystemEvent { kind: SEV_TERM, data: vec![*value] }),
                 Step::TripleFault => return Ok(Exit::Shutdown),
             };
