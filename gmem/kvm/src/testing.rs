@@ -1,10 +1,11 @@
 //! Kernels for tests: one in memory ([`fake`]), and one whose calls fail on demand ([`faulty`], [`fault`]) in front of any
-//! other, the real one included.
+//! other, the real one included; with what a kernel can answer to each ([`errnos`]).
 //!
 //! Part of the crate because the laws are tested against them here, in `host` and in the lab alike; only there with the
 //! feature `testing`, and never in what is shipped.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a kernel for tests ends a test that misuses it")]
 
+pub mod errnos;
 pub mod fake;
 pub mod fault;
 pub mod faulty;

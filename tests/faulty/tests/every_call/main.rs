@@ -7,7 +7,6 @@
 //! on the real kernel are injected in the lab (`tests/lab/tests/closing/faults.rs`), where one run takes a hundred times
 //! as long.
 
-mod errnos;
 mod one_run;
 mod scenarios;
 mod verdict;
@@ -16,6 +15,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use gmem_kvm::testing::errnos;
 use gmem_kvm::testing::fault::{Effect, Failure, Moment, PortCall};
 use one_run::{Trouble, run};
 use scenarios::{ALL, Scenario};

@@ -11,11 +11,14 @@ use gmem_kvm::backing::Region;
 use gmem_kvm::port::VmType;
 use gmem_kvm::testing::fake::Frames;
 use tenure_silicon::platform::Platform;
-use tenure_silicon::rmp::Assignment;
+use tenure_silicon::rmp::{Assignment, Entry, PageState};
 use tenure_silicon::units::{Asid, PageSize, Pfn};
 
 use crate::rows::Row;
 use crate::script::{Reported, Script};
+
+/// The frame at which Linux says that registers are, far above any memory.
+const REGISTERS: u64 = 0xffff_ffff_f000 >> 12;
 
 /// The kernel. Clones are the same one.
 #[derive(Clone)]
@@ -66,6 +69,9 @@ pub(crate) struct State {
     next_id: u32,
     /// The next LAUNCH_UPDATE finds a signal pending.
     pub interrupt_update: bool,
+    /// Calls on VMs and vCPUs so far, and the one at which the VM dies.
+    pub calls: u64,
+    pub dies_at: Option<u64>,
 }
 
 pub(crate) struct Machine {
@@ -193,6 +199,16 @@ impl SiliconKernel {
         }
     }
 
+    /// The VM is dead from this call on; the first call on any VM or vCPU is 1.
+    pub fn die_at(&self, call: u64) {
+        self.lock().dies_at = Some(call);
+    }
+
+    /// Calls on VMs and vCPUs so far.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
     /// A signal is pending when LAUNCH_UPDATE is called next.
     pub fn interrupt_next_update(&self) {
         self.lock().interrupt_update = true;
@@ -204,6 +220,21 @@ impl SiliconKernel {
         self.platform.inspect(|_, psp| psp.guest(context).map(|guest| guest.digest()))
     }
 
+    /// The VMs there are.
+    pub fn vms(&self) -> Vec<u32> {
+        self.lock().vms.keys().copied().collect()
+    }
+
+    /// What the RMP says of a VM's frames, by frame; registers in pages of the kernel's own left out.
+    pub fn rmp_of(&self, vm: u32) -> BTreeMap<u64, PageState> {
+        let Some(asid) = self.asid(vm) else { return BTreeMap::new() };
+        let gfn = |entry: &Entry| entry.gpa.0 >> 12;
+        self.platform.inspect(|hw, _| {
+            let named = hw.rmp.entries().filter(|(_, entry)| entry.is_guests() && entry.asid.0 == asid);
+            named.map(|(_, entry)| (gfn(&entry), entry.state())).filter(|(gfn, _)| *gfn < REGISTERS).collect()
+        })
+    }
+
     /// The ASID of a VM.
     pub fn asid(&self, vm: u32) -> Option<u32> {
         Some(self.lock().vms.get(&vm)?.snp.as_ref()?.asid.0)
@@ -211,6 +242,14 @@ impl SiliconKernel {
 }
 
 impl State {
+    /// A call on a VM or one of its vCPUs begins.
+    pub(crate) fn begin_call(&mut self, vm: u32) {
+        self.calls += 1;
+        if let (true, Some(machine)) = (self.dies_at.is_some_and(|at| self.calls >= at), self.vms.get_mut(&vm)) {
+            machine.dead = true;
+        }
+    }
+
     pub(crate) fn id(&mut self) -> u32 {
         self.next_id += 1;
         self.next_id

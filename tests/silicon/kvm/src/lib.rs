@@ -5,8 +5,8 @@
 //! the order in which a VM goes. Does not own what the processor and the PSP do: that is `tenure-silicon`, which this
 //! drives as Linux drives the real ones.
 //!
-//! Written from Linux' behaviour, never from `tenure`'s ledger or launch code: a mistake must not be shared. It asserts for
-//! itself what no real host does: that no RMP entry names an ASID when its VM goes ([`Complaint`]).
+//! Written from Linux' behaviour, never from `tenure`'s ledger or launch code: a mistake must not be shared. It
+//! asserts for itself what no real host does: that no RMP entry names an ASID when its VM goes ([`Complaint`]).
 //!
 //! Specification: Linux 7.2, `arch/x86/kvm/svm/sev.c`, `virt/kvm/guest_memfd.c`, `virt/kvm/kvm_main.c`.
 #![forbid(unsafe_code)]

@@ -84,6 +84,7 @@ impl SiliconVm {
         effect: impl FnOnce(&mut State) -> Result<T, Errno>,
     ) -> Result<T, CallError> {
         let mut state = self.kernel.lock();
+        state.begin_call(self.id);
         let dead = state.vms.get(&self.id).is_some_and(|machine| machine.dead);
         let result = if dead { Err(state.meet(Row::DeadVm)) } else { effect(&mut state) };
         result.map_err(|errno| CallError::new(call, argument, errno.raw_os_error()))
@@ -167,13 +168,19 @@ impl KernelVm for SiliconVm {
     }
 
     fn snp(&self, command: SnpCommand<'_>) -> Result<(), CallError> {
-        let result = self.kernel.lock().snp(&self.kernel.platform, self.id, &command);
+        let mut state = self.kernel.lock();
+        state.begin_call(self.id);
+        let result = state.snp(&self.kernel.platform, self.id, &command);
+        drop(state);
         result.map_err(|refusal| self.refused(command.name(), "VM", refusal))
     }
 
     fn snp_launch_update(&self, update: &mut SnpUpdate<'_>) -> Result<(), CallError> {
         update.done = PageCount::default();
-        let result = self.kernel.lock().update(&self.kernel.platform, self.id, update);
+        let mut state = self.kernel.lock();
+        state.begin_call(self.id);
+        let result = state.update(&self.kernel.platform, self.id, update);
+        drop(state);
         result.map_err(|refusal| self.refused("KVM_SEV_SNP_LAUNCH_UPDATE", update.range, refusal))
     }
 }

@@ -31,6 +31,9 @@ pub enum Step {
     Write(Gpa, u64),
     /// Reads the beginning of a private page, and complains of any other number.
     Expect(Gpa, u64),
+    /// Reads the beginning of a private page, and complains of this number: a page that was just accepted holds
+    /// whatever decryption makes of it, but nothing that was there before.
+    ExpectOther(Gpa, u64),
     /// Writes a number to the beginning of a shared page.
     WriteShared(Gpa, u64),
     /// Reads the beginning of a shared page, and complains of any other number.

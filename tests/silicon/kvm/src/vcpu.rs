@@ -107,7 +107,7 @@ impl SiliconVcpu {
             None => Ok(()),
             Some(Pending::PageState { range, to, way, works }) => {
                 let answer = self.progress.answer;
-                if ![0, Errno::INVAL.raw_os_error() as u64, Errno::AGAIN.raw_os_error() as u64].contains(&answer) {
+                if answer != 0 && !is_one_of(answer, &[Errno::INVAL, Errno::AGAIN]) {
                     return self.refuse(Row::HypercallAnswer);
                 }
                 if (answer == 0) != works {
@@ -120,10 +120,9 @@ impl SiliconVcpu {
                 Ok(())
             }
             Some(Pending::Certificates { secrets, data, room }) => {
-                let legal = [0, Errno::NOSPC.raw_os_error(), Errno::AGAIN.raw_os_error(), Errno::IO.raw_os_error()];
                 match self.progress.answer {
                     0 => self.report(secrets, data, Some(room)),
-                    answer if legal.iter().any(|errno| u64::from(errno.unsigned_abs()) == answer) => {
+                    answer if is_one_of(answer, &[Errno::NOSPC, Errno::AGAIN, Errno::IO]) => {
                         let pages = self.progress.pages;
                         self.complain(format!("certificates: errno {answer}, {pages} pages are needed"));
                     }
@@ -136,6 +135,7 @@ impl SiliconVcpu {
 
     /// Goes on until something needs the VMM. A vCPU whose script is at its end waits for a signal.
     pub(crate) fn advance(&mut self) -> Result<Exit<'_>, CallError> {
+        self.kernel.lock().begin_call(self.vm);
         self.complete()?;
         let asid = match self.enter() {
             Ok(Some(asid)) => asid,
@@ -148,6 +148,11 @@ impl SiliconVcpu {
                 Step::Rescind(range) => self.pvalidate(asid, *range, Validity::Rescind),
                 Step::Write(gpa, value) => self.write(asid, *gpa, *value),
                 Step::Expect(gpa, value) => self.expect(asid, *gpa, *value),
+                Step::ExpectOther(gpa, value) => match self.expect(asid, *gpa, *value) {
+                    Ok(()) => Err(Stop::Complain(format!("{gpa} still holds {value:#x}"))),
+                    Err(Stop::Complain(_)) => Ok(()),
+                    Err(fault) => Err(fault),
+                },
                 Step::WriteShared(gpa, value) => self.shared(*gpa, Some(*value)).map(drop),
                 Step::ExpectShared(gpa, value) => self.shared(*gpa, None).and_then(|found| check(*gpa, found, *value)),
                 Step::CreateAp { vcpu, vmsa } => self.create_ap(asid, *vcpu, *vmsa),
@@ -377,6 +382,11 @@ impl SiliconVcpu {
         }
         Ok(PageCount::new(done))
     }
+}
+
+/// Whether an answer is one of these, as a positive number.
+fn is_one_of(answer: u64, errnos: &[Errno]) -> bool {
+    errnos.iter().any(|errno| u64::from(errno.raw_os_error().unsigned_abs()) == answer)
 }
 
 fn check(gpa: Gpa, found: u64, value: u64) -> Result<(), Stop> {

@@ -2,11 +2,12 @@
 //!
 //! Specification: Linux 7.2, `Documentation/virt/kvm/api.rst` and the functions named at each call.
 
-use gmem_kvm::testing::fault::PortCall;
 use rustix::io::Errno;
 
+use super::fault::PortCall;
+
 /// What the kernel can answer.
-pub(crate) const fn of(call: PortCall) -> &'static [Errno] {
+pub const fn of(call: PortCall) -> &'static [Errno] {
     match call {
         // `kvm_dev_ioctl_create_vm`; EBUSY: virtualisation cannot be enabled.
         PortCall::CreateVm => &[Errno::INVAL, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::BUSY],
@@ -55,13 +56,13 @@ pub(crate) const fn of(call: PortCall) -> &'static [Errno] {
 /// Whether this errno says that nothing was done: an error after the effect would be a kernel that lies.
 ///
 /// Attributes: all errors are returned before the first one is stored. What becomes of a page rests on that.
-pub(crate) fn proves_no_effect(call: PortCall, errno: Errno) -> bool {
+pub fn proves_no_effect(call: PortCall, errno: Errno) -> bool {
     let unknown = [Errno::INTR, Errno::AGAIN];
     call == PortCall::SetOwner && !unknown.contains(&errno)
 }
 
 /// Whether this is a call on a VM or vCPU, which a dead VM answers with EIO.
-pub(crate) const fn dies_with_the_vm(call: PortCall) -> bool {
+pub const fn dies_with_the_vm(call: PortCall) -> bool {
     !matches!(
         call,
         PortCall::CreateVm
