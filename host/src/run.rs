@@ -271,7 +271,7 @@ struct Prepared<'f> {
 /// What is launched, and how.
 enum Technology<'f> {
     /// Our firmware starts in staging, and copies everything from there: `sw` and `none`.
-    Staged(StagedGuest<'f>),
+    Staged(Box<StagedGuest<'f>>),
     /// What is launched is measured, and so was planned before.
     Snp(Box<SnpGuest>),
 }
@@ -319,7 +319,7 @@ fn prepare<'f, K: Kernel>(
         }
         (_, Firmware::Ours(firmware)) => {
             let abi_tee = if tee == Tee::Sw { abi::TEE_SW } else { abi::TEE_NONE };
-            (ram, Technology::Staged(StagedGuest { tee: abi_tee, ram, firmware, linux }))
+            (ram, Technology::Staged(Box::new(StagedGuest { tee: abi_tee, ram, firmware, linux })))
         }
         (_, Firmware::Ovmf(_)) => return Err(RunError::OvmfNeedsSnp { tee }),
     };

@@ -2,8 +2,10 @@
 //!
 //! The guests are scripts (`silicon_kvm::script`); the launch, and what it is measured as, are those of our firmware. What
 //! the PSP kept is read from the guest's attestation reports, and from what the platform noted.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,15 +18,16 @@ use silicon_kvm::{Complaint, SiliconKernel};
 use snp::digest::Digest;
 use snp::id_block::keys::IdKey;
 use snp::id_block::{IdAuth, IdBlock, ImageIdentity, SignedBlock};
+use snp::ovmf::{Ovmf, SectionKind};
 use snp::policy::GuestPolicy;
 use tenure::config::inputs::Inputs;
-use tenure::config::snp::IdBlockCheck;
+use tenure::config::snp::{DEFAULT_VCPU_TYPE, IdBlockCheck};
 use tenure::config::{RunConfig, Settings, Tee};
 use tenure::events::{Event, EventLog};
 use tenure::exit::ExitCode;
 use tenure::report::{GuestOutcome, RunReport};
 use tenure::run::certificates::CertificateFile;
-use tenure::run::{self, Ends, RunError};
+use tenure::run::{self, Ends, Firmware, RunError};
 use tenure::stop::StopSignal;
 use tenure_silicon::config::Config;
 use tenure_silicon::model::Model;
@@ -71,6 +74,10 @@ impl Bed {
     }
 
     fn try_run(&self) -> (Result<RunReport, RunError>, Vec<Event>) {
+        self.try_run_with(Firmware::Ours(tenure::firmware::image().unwrap()))
+    }
+
+    fn try_run_with(&self, firmware: Firmware<'_>) -> (Result<RunReport, RunError>, Vec<Event>) {
         let events = EventLog::in_memory();
         let ends = Ends {
             events: events.clone(),
@@ -80,7 +87,7 @@ impl Bed {
             virtio_input: None,
             stop: StopSignal::new().unwrap(),
         };
-        let report = run::run(&self.kernel, Tee::Snp, &self.config, &self.inputs, ends);
+        let report = run::run_with_firmware(&self.kernel, Tee::Snp, &self.config, &self.inputs, firmware, ends);
         (report, events.collected().into_iter().map(|timed| timed.event).collect())
     }
 
@@ -138,8 +145,8 @@ fn change(range: GfnRange, to: Owner, way: Way) -> Step {
     Step::PageState { range, to, way, works: true }
 }
 
-/// Switches itself off, as our firmware's doorbell lets it.
-fn done() -> Step {
+/// Resets the machine.
+fn reset() -> Step {
     Step::OutByte { port: abi::RESET_PORT, value: abi::RESET_VALUE }
 }
 
@@ -380,7 +387,7 @@ fn certificates_that_do_not_fit_or_are_being_changed() {
     assert_eq!((counter(&report, "certificates served"), counter(&report, "not served")), (0, 1));
 
     let bed = with_certificates(file.path(), 4);
-    let theirs = std::fs::File::open(file.path()).unwrap();
+    let theirs = File::open(file.path()).unwrap();
     flock(&theirs, FlockOperation::NonBlockingLockExclusive).unwrap();
     bed.run();
     assert_eq!(complaint(&bed), "certificates: errno 11, 4 pages are needed");
@@ -410,7 +417,7 @@ fn shared_only_certificates_need_shared_memory() {
 fn one_launch_a_reset_launches_the_same_again() {
     let mut bed = Bed::new(2);
     bed.config.snp.resets = 2;
-    bed.script(0, [report(0, None), done()]);
+    bed.script(0, [report(0, None), reset()]);
     let Ran { report, events } = bed.run();
     assert_eq!(report.outcome, GuestOutcome::Reset);
     assert_eq!(bed.kernel.complaints(), []);
@@ -434,7 +441,7 @@ fn one_launch_a_reset_launches_the_same_again() {
 #[test]
 fn a_reset_ends_the_run_unless_it_may_go_on() {
     let bed = Bed::new(1);
-    bed.script(0, [done()]);
+    bed.script(0, [reset()]);
     let Ran { report, events } = bed.run();
     assert_eq!((report.outcome.clone(), report.exit_code()), (GuestOutcome::Reset, ExitCode::Success));
     assert_eq!(bed.asids().len(), 1);
@@ -449,4 +456,26 @@ fn no_silent_trust_a_policy_the_platform_cannot_keep() {
     bed.config.snp.policy = "smt,aes-256-xts".parse().unwrap();
     let GuestOutcome::NotStarted { reason } = bed.run().report.outcome else { panic!("it was started") };
     assert!(reason.starts_with("begin the launch: ") && reason.contains("POLICY_FAILURE"), "{reason}");
+}
+
+/// one-launch: OVMF is launched as QEMU would, and measured as `tenure measure snp` says.
+#[test]
+fn one_launch_ovmf_is_launched_as_predicted() {
+    let packed = File::open("../tests/vectors/firmware/OVMF.amdsev.fd.zst").unwrap();
+    let mut image = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(packed).unwrap().read_to_end(&mut image).unwrap();
+    let mut bed = Bed::new(2);
+    bed.config.snp.vcpu_type = DEFAULT_VCPU_TYPE;
+    let ovmf = Ovmf::parse(image).unwrap();
+    let secrets = ovmf.sections.iter().find(|section| section.kind == SectionKind::Secrets).unwrap();
+    let report = Step::Report { secrets: secrets.range.gpa(), data: [0; 64], certificates: None };
+    bed.script(0, [report, Step::Terminate(0x100)]);
+    let (report, events) = bed.try_run_with(Firmware::Ovmf(ovmf));
+    let report = report.unwrap();
+    assert!(report.teardown.is_clean() && bed.kernel.is_empty(), "{:?}", report.teardown);
+    let reason = "general request".to_owned();
+    assert_eq!(report.outcome, GuestOutcome::Terminated { set: 0, code: 0, reason });
+    assert_eq!(bed.measured(), [predicted(&events)]);
+    assert_eq!(bed.kernel.complaints(), []);
+    assert_eq!(bed.kernel.platform().violations(), []);
 }
