@@ -184,13 +184,19 @@ pub fn run_with_firmware<K: Kernel>(
     let mut carriers = Carriers::default();
     let mut round = Round { number: 0, started };
     loop {
-        let mut report = run_once(kernel, tee, config, &mut prepared, round, &mut carriers, &mut ends)?;
-        // Nothing is launched beside what may be left of another guest.
-        if !may_go_on(&prepared.technology, round.number, &ends.stop, &report.outcome) || !report.teardown.is_clean() {
+        let report = run_once(kernel, tee, config, &mut prepared, round, &mut carriers, &mut ends);
+        let goes_on = report.as_ref().is_ok_and(|report| {
+            // Nothing is launched beside what may be left of another guest.
+            may_go_on(&prepared.technology, round.number, &ends.stop, &report.outcome) && report.teardown.is_clean()
+        });
+        if !goes_on {
             // Whoever still waits for input waits on this as well; the outcome is settled.
             ends.stop.request(StopReason::Internal);
-            report.warnings.extend(carriers.join().err().map(|stuck| stuck.to_string()));
-            return Ok(report);
+            let stuck = carriers.join().err().map(|stuck| stuck.to_string());
+            return report.map(|mut report| {
+                report.warnings.extend(stuck);
+                report
+            });
         }
         round = Round { number: round.number + 1, started: Instant::now() };
         events.emit(Event::Relaunch { resets: round.number });

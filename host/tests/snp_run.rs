@@ -7,8 +7,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use gmem::layout;
 use gmem::ledger::Owner;
 use gmem::{ByteLen, GfnRange, Gpa, PageCount};
 use guest_fw::abi;
@@ -48,6 +49,22 @@ struct Bed {
     kernel: SiliconKernel,
     config: RunConfig,
     inputs: Inputs,
+    console: Console,
+}
+
+/// What guests write to their serial consoles.
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Console {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Ran {
@@ -66,7 +83,7 @@ impl Bed {
             vcpu_type: Some("EPYC-Milan".parse().unwrap()),
             ..Settings::default()
         };
-        Self { kernel, config: settings.resolve().unwrap().run, inputs: Inputs::default() }
+        Self { kernel, config: settings.resolve().unwrap().run, inputs: Inputs::default(), console: Console::default() }
     }
 
     fn script(&self, vcpu: u32, steps: impl IntoIterator<Item = Step>) {
@@ -78,10 +95,11 @@ impl Bed {
     }
 
     fn try_run_with(&self, firmware: Firmware<'_>) -> (Result<RunReport, RunError>, Vec<Event>) {
+        self.console.0.lock().unwrap().clear();
         let events = EventLog::in_memory();
         let ends = Ends {
             events: events.clone(),
-            console_output: Box::new(io::sink()),
+            console_output: Box::new(self.console.clone()),
             console_input: None,
             virtio_output: Box::new(io::sink()),
             virtio_input: None,
@@ -417,11 +435,14 @@ fn shared_only_certificates_need_shared_memory() {
 fn one_launch_a_reset_launches_the_same_again() {
     let mut bed = Bed::new(2);
     bed.config.snp.resets = 2;
-    bed.script(0, [report(0, None), reset()]);
+    let say = Step::OutByte { port: layout::SERIAL_PORT, value: b'x' };
+    bed.script(0, [report(0, None), say, reset()]);
     let Ran { report, events } = bed.run();
     assert_eq!(report.outcome, GuestOutcome::Reset);
     assert_eq!(bed.kernel.complaints(), []);
     assert_eq!(bed.measured(), [predicted(&events); 3]);
+    // Its consoles stay connected.
+    assert_eq!(*bed.console.0.lock().unwrap(), b"xxx");
     let asids = bed.asids();
     assert_eq!(asids.len(), 3);
     assert!(asids[0] != asids[1] && asids[1] != asids[2], "{asids:?}");
