@@ -137,6 +137,12 @@ pub struct Settings {
     #[arg(long, value_name = "END")]
     pub virtio_console: Option<VirtioConsole>,
 
+    /// OVMF image for an SNP guest, instead of our firmware; it can boot nothing here
+    ///
+    /// It is launched and measured as `tenure measure snp` says, but finds none of the devices it asks what to boot.
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+
     /// What the owner of an SNP guest allows, as names with commas between them or as a number [default: smt]
     ///
     /// Names: smt, single-socket, aes-256-xts, rapl-off, ciphertext-hiding, page-swap-off, cxl, debug, migrate, and
@@ -289,6 +295,7 @@ impl Settings {
             memory: self.memory.or(base.memory),
             vcpus: self.vcpus.or(base.vcpus),
             virtio_console: self.virtio_console.or(base.virtio_console),
+            firmware: self.firmware.or(base.firmware),
             snp_policy: self.snp_policy.or(base.snp_policy),
             snp_host_data: self.snp_host_data.or(base.snp_host_data),
             snp_id_block: self.snp_id_block.or(base.snp_id_block),

@@ -149,7 +149,7 @@ pub enum Firmware<'a> {
     /// Ours.
     Ours(FirmwareImage<'a>),
     /// OVMF, for SNP guests only. It cannot boot anything here: there are none of the devices it asks what to boot.
-    Ovmf(Ovmf),
+    Ovmf(&'a Ovmf),
 }
 
 /// Runs a guest until it ends or is asked to, and tears it down. `tee` is what to use: never [`Tee::Auto`].
@@ -160,7 +160,11 @@ pub fn run<K: Kernel>(
     inputs: &Inputs,
     ends: Ends,
 ) -> Result<RunReport, RunError> {
-    run_with_firmware(kernel, tee, config, inputs, Firmware::Ours(firmware::image()?), ends)
+    let firmware = match &inputs.firmware {
+        Some(image) => Firmware::Ovmf(image),
+        None => Firmware::Ours(firmware::image()?),
+    };
+    run_with_firmware(kernel, tee, config, inputs, firmware, ends)
 }
 
 /// The same with another firmware than the one this program was built with.

@@ -28,7 +28,7 @@ use tenure::events::{Event, EventLog};
 use tenure::exit::ExitCode;
 use tenure::report::{GuestOutcome, RunReport};
 use tenure::run::certificates::CertificateFile;
-use tenure::run::{self, Ends, Firmware, RunError};
+use tenure::run::{self, Ends, RunError};
 use tenure::stop::StopSignal;
 use tenure_silicon::config::Config;
 use tenure_silicon::model::Model;
@@ -91,10 +91,6 @@ impl Bed {
     }
 
     fn try_run(&self) -> (Result<RunReport, RunError>, Vec<Event>) {
-        self.try_run_with(Firmware::Ours(tenure::firmware::image().unwrap()))
-    }
-
-    fn try_run_with(&self, firmware: Firmware<'_>) -> (Result<RunReport, RunError>, Vec<Event>) {
         self.console.0.lock().unwrap().clear();
         let events = EventLog::in_memory();
         let ends = Ends {
@@ -105,7 +101,7 @@ impl Bed {
             virtio_input: None,
             stop: StopSignal::new().unwrap(),
         };
-        let report = run::run_with_firmware(&self.kernel, Tee::Snp, &self.config, &self.inputs, firmware, ends);
+        let report = run::run(&self.kernel, Tee::Snp, &self.config, &self.inputs, ends);
         (report, events.collected().into_iter().map(|timed| timed.event).collect())
     }
 
@@ -491,12 +487,10 @@ fn one_launch_ovmf_is_launched_as_predicted() {
     let secrets = ovmf.sections.iter().find(|section| section.kind == SectionKind::Secrets).unwrap();
     let report = Step::Report { secrets: secrets.range.gpa(), data: [0; 64], certificates: None };
     bed.script(0, [report, Step::Terminate(0x100)]);
-    let (report, events) = bed.try_run_with(Firmware::Ovmf(ovmf));
-    let report = report.unwrap();
-    assert!(report.teardown.is_clean() && bed.kernel.is_empty(), "{:?}", report.teardown);
+    bed.inputs.firmware = Some(ovmf);
+    let Ran { report, events } = bed.run();
     let reason = "general request".to_owned();
     assert_eq!(report.outcome, GuestOutcome::Terminated { set: 0, code: 0, reason });
     assert_eq!(bed.measured(), [predicted(&events)]);
     assert_eq!(bed.kernel.complaints(), []);
-    assert_eq!(bed.kernel.platform().violations(), []);
 }

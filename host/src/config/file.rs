@@ -62,6 +62,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, FileError> {
         &mut settings.kernel,
         &mut settings.initrd,
         &mut settings.events,
+        &mut settings.firmware,
         &mut settings.snp_id_block,
         &mut settings.snp_id_auth,
         &mut settings.snp_certificates,
@@ -109,6 +110,7 @@ mod tests {
             memory = "512M"
             vcpus = 2
             virtio-console = "unix:con.sock"
+            firmware = "OVMF.fd"
             snp-policy = "smt"
             snp-host-data = "0000000000000000000000000000000000000000000000000000000000000000"
             snp-id-block = "block"

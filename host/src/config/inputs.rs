@@ -5,9 +5,11 @@
 
 use super::RunConfig;
 use crate::idblock::{self, IdBlockError, Source};
+use crate::measure::{self, MeasureError};
 use crate::run::certificates::{CertificateFile, CertificatesError};
 use rustix::fs::OFlags;
 use snp::id_block::SignedBlock;
+use snp::ovmf::Ovmf;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +34,8 @@ pub struct Inputs {
     pub kernel: Option<Input>,
     /// Its RAM disk, if there is one.
     pub initrd: Option<Input>,
+    /// An SNP guest's firmware, if it is not ours.
+    pub firmware: Option<Ovmf>,
     /// What the owner of an SNP guest signed, if anything.
     pub signed: Option<Box<SignedBlock>>,
     /// Certificates for an SNP guest's reports, if there are any.
@@ -77,6 +81,9 @@ pub enum InputError {
         /// What the system says.
         source: io::Error,
     },
+    /// An OVMF image.
+    #[error(transparent)]
+    Firmware(Box<MeasureError>),
     /// An ID block or its authentication.
     #[error("snp-id-{0}")]
     IdBlock(Box<IdBlockError>),
@@ -102,7 +109,9 @@ impl Inputs {
             }))
         });
         let certificates = config.snp.certificates.as_deref().map(CertificateFile::open);
+        let firmware = config.snp.firmware.as_deref().map(measure::ovmf);
         Ok(Self {
+            firmware: firmware.transpose().map_err(|error| InputError::Firmware(Box::new(error)))?,
             kernel: open("kernel", &config.kernel)?,
             initrd: open("initrd", &config.initrd)?,
             signed: signed.transpose().map_err(|error| InputError::IdBlock(Box::new(error)))?,

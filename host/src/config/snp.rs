@@ -70,6 +70,8 @@ pub enum IdBlockCheck {
 /// What only an SNP guest has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnpConfig {
+    /// An OVMF image; without it, the firmware is ours.
+    pub firmware: Option<PathBuf>,
     /// What its owner allows.
     pub policy: GuestPolicy,
     /// Bytes that stand in every report.
@@ -91,6 +93,7 @@ pub struct SnpConfig {
 impl Default for SnpConfig {
     fn default() -> Self {
         Self {
+            firmware: None,
             policy: GuestPolicy::default(),
             host_data: HostData::default(),
             signed: None,
@@ -107,6 +110,7 @@ impl SnpConfig {
     /// What `settings` say of it; `tee` is what they ask for.
     pub(super) fn resolve(settings: &mut Settings, tee: Tee) -> Result<Self, ConfigError> {
         let given = [
+            ("firmware", settings.firmware.is_some()),
             ("snp-policy", settings.snp_policy.is_some()),
             ("snp-host-data", settings.snp_host_data.is_some()),
             ("snp-id-block", settings.snp_id_block.is_some()),
@@ -128,6 +132,7 @@ impl SnpConfig {
         };
         let defaults = Self::default();
         Ok(Self {
+            firmware: settings.firmware.take(),
             policy: settings.snp_policy.map_or(defaults.policy, |Text(policy)| policy),
             host_data: settings.snp_host_data.map_or(defaults.host_data, |Text(data)| data),
             signed,
@@ -154,6 +159,7 @@ mod tests {
     fn settings_of_an_snp_guest() {
         let text = r#"
             tee = "snp"
+            firmware = "OVMF.fd"
             snp-policy = "single-socket"
             snp-host-data = "0100000000000000000000000000000000000000000000000000000000000002"
             snp-id-block = "block"
@@ -164,6 +170,7 @@ mod tests {
             vcpu-type = "EPYC-Milan-v2"
         "#;
         let config = resolved(text).unwrap();
+        assert_eq!(config.firmware, Some("dir/OVMF.fd".into()));
         assert_eq!(config.policy.to_raw(), 0x12_0000);
         assert_eq!((config.host_data.0[0], config.host_data.0[31]), (1, 2));
         assert_eq!(config.signed, Some(SignedFiles { block: "dir/block".into(), auth: "dir/auth".into() }));
