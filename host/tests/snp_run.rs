@@ -12,8 +12,12 @@ use std::sync::{Arc, Mutex};
 use gmem::layout;
 use gmem::ledger::Owner;
 use gmem::{ByteLen, GfnRange, Gpa, PageCount};
+use gmem_kvm::port::Kernel;
+use gmem_kvm::testing::fault::{Effect, Faults, PortCall};
+use gmem_kvm::testing::faulty::Faulty;
 use guest_fw::abi;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use silicon_kvm::script::{Script, Step, Way};
 use silicon_kvm::{Complaint, SiliconKernel};
 use snp::digest::Digest;
@@ -91,6 +95,10 @@ impl Bed {
     }
 
     fn try_run(&self) -> (Result<RunReport, RunError>, Vec<Event>) {
+        self.try_run_on(&self.kernel)
+    }
+
+    fn try_run_on(&self, kernel: &impl Kernel) -> (Result<RunReport, RunError>, Vec<Event>) {
         self.console.0.lock().unwrap().clear();
         let events = EventLog::in_memory();
         let ends = Ends {
@@ -101,7 +109,7 @@ impl Bed {
             virtio_input: None,
             stop: StopSignal::new().unwrap(),
         };
-        let report = run::run(&self.kernel, Tee::Snp, &self.config, &self.inputs, ends);
+        let report = run::run(kernel, Tee::Snp, &self.config, &self.inputs, ends);
         (report, events.collected().into_iter().map(|timed| timed.event).collect())
     }
 
@@ -333,8 +341,12 @@ fn sealed_is_sealed_only_what_was_signed_is_launched() {
     let other = Digest([1; 48]);
     let policy = "smt,single-socket".parse().unwrap();
     for (digest, policy, why) in [
-        (other, GuestPolicy::default(), "ID block: the ID block is for another launch: LD is 0101"),
-        (digest, policy, "ID block: the ID block is for another launch: POLICY is 0x130000 in it, and 0x30000 here"),
+        (other, GuestPolicy::default(), "snp-id-block: the ID block is for another launch: LD is 0101"),
+        (
+            digest,
+            policy,
+            "snp-id-block: the ID block is for another launch: POLICY is 0x130000 in it, and 0x30000 here",
+        ),
     ] {
         let early = signed(digest, policy, IdBlockCheck::BeforeLaunch);
         let (report, events) = early.try_run();
@@ -493,4 +505,62 @@ fn one_launch_ovmf_is_launched_as_predicted() {
     assert_eq!(report.outcome, GuestOutcome::Terminated { set: 0, code: 0, reason });
     assert_eq!(bed.measured(), [predicted(&events)]);
     assert_eq!(bed.kernel.complaints(), []);
+}
+
+/// A guest that shares pages, takes them back, and has itself terminated.
+fn converting() -> Bed {
+    let bed = Bed::new(1);
+    let range = pages(FREE, 2);
+    bed.script(
+        0,
+        [
+            change(range, Owner::Shared, Way::Buffer),
+            change(range, Owner::Private, Way::Buffer),
+            Step::Validate(range),
+            Step::Terminate(NOT_BUILT),
+        ],
+    );
+    bed
+}
+
+/// Mapping ahead is a matter of speed: whether it works changes nothing for the guest.
+#[test]
+fn a_guest_does_not_notice_that_nothing_is_mapped_ahead() {
+    let bed = converting();
+    let faults = Arc::new(Faults::new(Vec::new(), Vec::new()));
+    faults.fail_always(PortCall::Prefault, Errno::OPNOTSUPP.raw_os_error());
+    let (report, _) = bed.try_run_on(&Faulty::new(bed.kernel.clone(), Arc::clone(&faults)));
+    let report = report.unwrap();
+    assert!(matches!(report.outcome, GuestOutcome::Terminated { set: 0xf, .. }), "{:?}", report.outcome);
+    assert_eq!((counter(&report, "pages mapped ahead"), counter(&report, "not mapped ahead")), (0, 2));
+    assert_eq!((faults.struck(), bed.kernel.complaints()), (1, vec![]));
+}
+
+/// pages-before-key: whichever call of a run fails, nothing of the guest is left, and no page outlives its key.
+#[test]
+fn pages_before_key_whichever_call_fails() {
+    let counted = converting();
+    let none = Arc::new(Faults::new(Vec::new(), Vec::new()));
+    assert!(counted.try_run_on(&Faulty::new(counted.kernel.clone(), Arc::clone(&none))).0.is_ok());
+    let mut struck = 0;
+    for call in PortCall::ALL {
+        for (nth, effect) in (1..=none.count(call).min(4)).flat_map(|nth| [(nth, Effect::Nothing), (nth, Effect::Done)])
+        {
+            let bed = converting();
+            let faults = Arc::new(Faults::new(Vec::new(), Vec::new()));
+            faults.fail(call, nth, Errno::IO.raw_os_error(), effect);
+            let (_, events) = bed.try_run_on(&Faulty::new(bed.kernel.clone(), Arc::clone(&faults)));
+            let what = format!("{call:?} {nth} {effect:?}");
+            assert!(bed.kernel.is_empty(), "{what}");
+            assert_eq!(bed.kernel.platform().violations(), [], "{what}");
+            let complaints = bed.kernel.complaints();
+            let guests = |complaint: &Complaint| matches!(complaint, Complaint::Guest { .. });
+            assert!(complaints.iter().all(guests), "{what}: {complaints:?}");
+            // Whoever had an ASID has a receipt.
+            let receipt = events.iter().any(|event| matches!(event, Event::Teardown { .. }));
+            assert!(receipt || bed.asids().is_empty(), "{what}");
+            struck += faults.struck();
+        }
+    }
+    assert!(struck > 20, "{struck}");
 }

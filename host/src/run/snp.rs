@@ -49,7 +49,7 @@ pub enum SnpError {
     #[error("measure the launch: {0}")]
     Measure(#[from] MeasureError),
     /// What its owner signed is not what would be launched, or not signed.
-    #[error("ID block: {0}")]
+    #[error("snp-id-block: {0}")]
     IdBlock(#[from] IdError),
     /// OVMF is told by its VMM what to boot, and we don't speak its language.
     #[error("a kernel cannot be started by OVMF here: leave it out")]
