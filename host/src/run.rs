@@ -11,6 +11,7 @@ mod cmdline;
 mod cpuid;
 mod linux;
 mod machine;
+mod prepare;
 mod report;
 mod snp;
 mod snp_exits;
@@ -21,21 +22,18 @@ mod wiring;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::snp::ovmf::Ovmf;
-use gmem::PageCount;
-use gmem::layout::{LayoutError, RamLayout};
-use gmem_kvm::port::{CallError, CpuidEntry, Kernel, KernelVm, VmType};
+use gmem::layout::LayoutError;
+use gmem_kvm::port::{CallError, Kernel, KernelVm};
 use gmem_kvm::vm::{LaunchError, Vm};
 use guest_fw::abi;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::check::facts::CpuFacts;
 use crate::config::inputs::Inputs;
-use crate::config::{Guise, RunConfig, Tee};
+use crate::config::{RunConfig, Tee};
 use crate::devices::DeviceCounts;
 use crate::events::{Event, EventLog};
 use crate::exit::ExitCode;
@@ -43,10 +41,8 @@ use crate::firmware::{self, FirmwareError, FirmwareImage};
 use crate::report::{GuestOutcome, RunReport, Timing};
 use crate::stop::{StopReason, StopSignal};
 use assemble::{Assembled, Order, Steps, assemble, seal};
-use cmdline::platform_cmdline;
-use linux::LinuxImage;
 use machine::Machine;
-use snp::SnpGuest;
+use prepare::{Prepared, Technology, prepare};
 use threads::{Stopped, VcpuThreads};
 use wiring::{Carriers, Consoles};
 
@@ -267,78 +263,6 @@ fn run_once<K: Kernel>(
         teardown: receipt.steps.last().map_or(Duration::ZERO, |step| step.at),
     };
     Ok(report::finished(&events, config, tee, vm_type, timing, &machine, &counts, exits, &receipt))
-}
-
-/// What is known, and checked, before a VM exists.
-struct Prepared<'f> {
-    vm_type: VmType,
-    ram: RamLayout,
-    /// CPUID leaves a guest can be given.
-    offered: Vec<CpuidEntry>,
-    technology: Technology<'f>,
-}
-
-/// What is launched, and how.
-enum Technology<'f> {
-    /// Our firmware starts in staging, and copies everything from there: `sw` and `none`.
-    Staged(Box<StagedGuest<'f>>),
-    /// What is launched is measured, and so was planned before.
-    Snp(Box<SnpGuest>),
-}
-
-/// A guest whose launch is planned once there is a VM, which says how fast its TSC is.
-struct StagedGuest<'f> {
-    /// One of `abi`'s `TEE_*`.
-    tee: u32,
-    ram: RamLayout,
-    firmware: FirmwareImage<'f>,
-    linux: Option<LinuxImage>,
-}
-
-fn prepare<'f, K: Kernel>(
-    kernel: &K,
-    tee: Tee,
-    config: &RunConfig,
-    inputs: &Inputs,
-    firmware: Firmware<'f>,
-) -> Result<Prepared<'f>, RunError> {
-    let ram = RamLayout::new(config.memory)?;
-    let vm_type = match tee {
-        Tee::Sw => VmType::SwProtected,
-        Tee::None => VmType::Default,
-        Tee::Snp => VmType::Snp,
-        Tee::Tdx | Tee::Auto => return Err(RunError::NotBuilt { tee }),
-    };
-    let offered = cpuid::without_emulated(kernel.supported_cpuid()?, &CpuFacts::gather(Path::new("/")));
-    if config.guise == Guise::Sev && !cpuid::is_amd_type(&offered) {
-        return Err(RunError::GuiseNeedsAmd);
-    }
-    // Before a VM exists: marking RAM private takes time by the page, and is no use for pages no guest can reach.
-    let address_bits = cpuid::address_bits(&offered);
-    ram.staging(PageCount::new(1), address_bits)?;
-    // The frequency is known once there is a VM; this is as long as the command line can get.
-    let cmdline_len = platform_cmdline(&config.cmdline, config.guise, u32::MAX).len() as u64;
-    if inputs.kernel.is_some() && cmdline_len > abi::CMDLINE_MAX {
-        return Err(RunError::CmdlineTooLong { len: config.cmdline.len(), with_ours: cmdline_len });
-    }
-    let linux = LinuxImage::read(inputs, cmdline_len, &ram)?;
-    let (ram, technology) = match (tee, firmware) {
-        (Tee::Snp, firmware) => {
-            let guest = SnpGuest::new(config, inputs, &firmware, linux, address_bits)?;
-            (guest.ram(), Technology::Snp(Box::new(guest)))
-        }
-        (_, Firmware::Ours(firmware)) => {
-            let abi_tee = if tee == Tee::Sw { abi::TEE_SW } else { abi::TEE_NONE };
-            (ram, Technology::Staged(Box::new(StagedGuest { tee: abi_tee, ram, firmware, linux })))
-        }
-        (_, Firmware::Ovmf(_)) => return Err(RunError::OvmfNeedsSnp { tee }),
-    };
-    Ok(Prepared { vm_type, ram, offered, technology })
-}
-
-/// What the guest finds as its command line: Linux' with what it needs here, or the self-test's options.
-fn guest_cmdline(config: &RunConfig, is_linux: bool, tsc_khz: u32) -> String {
-    if is_linux { platform_cmdline(&config.cmdline, config.guise, tsc_khz) } else { config.cmdline.clone() }
 }
 
 /// What is left when the guest has ended and nothing of it runs.

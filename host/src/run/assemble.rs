@@ -14,11 +14,12 @@ use gmem_kvm::port::{CallError, CpuidEntry, KernelVcpu, KernelVm};
 use gmem_kvm::vm::{Failed, LaunchError, Launching, Sealed, Vm};
 
 use super::machine::{self, Machine};
+use super::prepare::{self, Prepared, StagedGuest, Technology};
 use super::snp::SnpGuest;
 use super::snp_exits::SnpService;
 use super::staged::{Facts, Guest, PlanningError};
 use super::wiring::{DeviceMemory, Gsi};
-use super::{Prepared, StagedGuest, Technology, cpuid, sw};
+use super::{cpuid, sw};
 use crate::config::{Guise, RunConfig};
 use crate::devices::pipe::BytePipe;
 use crate::devices::{Devices, DevicesError, Wiring};
@@ -119,7 +120,7 @@ fn launch_staged<V: KernelVm>(
     let tsc_khz = vm.tsc_khz()?;
     // Taken, not copied: it is as large as a kernel and its RAM disk, and is launched once.
     let linux = guest.linux.take();
-    let cmdline = super::guest_cmdline(config, linux.is_some(), tsc_khz);
+    let cmdline = prepare::guest_cmdline(config, linux.is_some(), tsc_khz);
     let facts = Facts { tee: guest.tee, ram: guest.ram, vcpus: config.vcpus, tsc_khz };
     let address_bits = cpuid::address_bits(offered);
     let launch = sw::launch(Guest { facts, address_bits, firmware: &guest.firmware, linux, cmdline })?;

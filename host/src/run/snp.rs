@@ -111,7 +111,7 @@ fn ours(
     // A measurement may not depend on the host, and the frequency of its TSC would.
     let tsc_khz = 0;
     let facts = Facts { tee: abi::TEE_SNP, ram: RamLayout::new(config.memory)?, vcpus: config.vcpus, tsc_khz };
-    let cmdline = super::guest_cmdline(config, linux.is_some(), tsc_khz);
+    let cmdline = super::prepare::guest_cmdline(config, linux.is_some(), tsc_khz);
     flat(Guest { facts, address_bits, firmware, linux, cmdline }, shape)
 }
 
