@@ -383,7 +383,12 @@ fn with_certificates(path: &Path, room: u64) -> Bed {
 fn certificates_are_served_with_a_report() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let bed = with_certificates(file.path(), 4);
+    // Until the firmware has signed, nobody can make it another key than the certificates are for.
+    let (theirs, seen) = (file.reopen().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let look = Arc::clone(&seen);
+    bed.kernel.at_request(move || look.lock().unwrap().push(flock(&theirs, FlockOperation::NonBlockingLockExclusive)));
     let Ran { report, .. } = bed.run();
+    assert_eq!(*seen.lock().unwrap(), [Err(Errno::WOULDBLOCK)]);
     assert_eq!(bed.kernel.complaints(), []);
     assert_eq!((counter(&report, "certificates served"), counter(&report, "not served")), (1, 0));
     let reports = bed.kernel.reports();

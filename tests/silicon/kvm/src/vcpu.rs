@@ -343,6 +343,9 @@ impl SiliconVcpu {
         }
         platform.host_write(to, &request).map_err(|error| error.to_string())?;
         platform.rmpupdate(from, firmware_page()).map_err(|error| error.to_string())?;
+        if let Some(look) = &state.at_request {
+            look();
+        }
         let outcome = platform.snp_guest_request(context, to, from);
         platform.snp_page_reclaim(from, PageSize::Size4K).map_err(|status| status.to_string())?;
         platform.rmpupdate(from, Assignment::default()).map_err(|error| error.to_string())?;
