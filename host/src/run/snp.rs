@@ -136,3 +136,26 @@ fn flat(guest: Guest<'_>, shape: snp::plan::Guest) -> Result<Launch<Identity>, P
     pieces.push_to(&mut launch.plan, slot)?;
     Ok(launch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Settings, Tee};
+    use guest_fw::abi::StagingHeader;
+    use zerocopy::FromBytes;
+
+    /// one-launch: what is measured is the same on every host, so nothing of the host's is in it.
+    #[test]
+    fn one_launch_nothing_of_the_host_is_measured() {
+        let settings = Settings { tee: Some(Tee::Snp), ..Settings::default() };
+        let config = settings.resolve().unwrap().run;
+        let firmware = Firmware::Ours(crate::firmware::image().unwrap());
+        let guest = |bits| SnpGuest::new(&config, &Inputs::default(), &firmware, None, bits).unwrap();
+        assert_eq!(guest(40).digest, guest(52).digest);
+        let SnpGuest { launch, .. } = guest(48);
+        let at = |region: &&gmem::launch::PlannedRegion| region.range.gpa().0 == abi::SNP_PARAMETERS;
+        let parameters = launch.plan.regions().iter().find(at).unwrap();
+        let (header, _) = StagingHeader::read_from_prefix(parameters.contents.bytes()).unwrap();
+        assert_eq!((header.tee, header.tsc_khz, header.image_offset), (abi::TEE_SNP, 0, 0));
+    }
+}
