@@ -2,11 +2,12 @@
 //!
 //! Owns the verdict. Looking ([`facts`]) and judging ([`report`]) are apart: judging is a pure function, so that hosts
 //! nobody has at hand can be tested as tables. What a host can do and what this version of `tenure` can do are told
-//! apart too; a technology is usable only if both can.
+//! apart too; a technology is usable only if both can. What is under SNP guests is shown besides ([`platform`]).
 //!
 //! Specification: named in the module `tees`, which has each technology's prerequisites.
 
 pub mod facts;
+pub mod platform;
 mod tees;
 mod text;
 
@@ -30,6 +31,8 @@ pub struct CheckReport {
     pub kvm: KvmReport,
     /// Each technology.
     pub tees: TeeReports,
+    /// The platform under SNP guests; none where there is no sign of one.
+    pub snp: Option<platform::SnpPlatform>,
     /// Guises besides none.
     pub guises: GuiseReports,
     /// What else is worth knowing.
@@ -187,6 +190,7 @@ pub fn report(facts: &Facts) -> CheckReport {
             kvm_modules: facts.modules.keys().cloned().collect(),
         },
         kvm,
+        snp: platform::report(facts),
         guises: GuiseReports { sev: tees::judge_guise_sev(facts, &tees.sw) },
         tees,
         notes: tees::notes(facts),

@@ -6,6 +6,7 @@
 
 mod gmem_fd;
 pub mod inspect;
+pub(crate) mod platform;
 mod sev;
 mod vcpu;
 

@@ -1,11 +1,14 @@
 //! What a host's KVM can do, asked without creating a VM.
 //!
-//! Owns the questions a host check needs answered and their answers as plain data ([`KvmFacts`]). Not owned: what
-//! follows from them (`host`'s `check`), and what a created VM says of itself, which can be less.
+//! Owns the questions a host check needs answered and their answers as plain data ([`KvmFacts`], and what SNP firmware
+//! says of itself). Not owned: what follows from them (`host`'s `check`), and what a created VM says of itself, which can
+//! be less.
 //!
 //! Specification: Linux `Documentation/virt/kvm/api.rst`, `KVM_GET_API_VERSION` and `KVM_CHECK_EXTENSION`; values of
 //! each capability in its chapter 7 and 8.
 
+use crate::kvm::platform;
+use crate::uapi;
 use kvm_bindings as kvm;
 use kvm_ioctls::Kvm;
 use std::ffi::CString;
@@ -17,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub const DEV_KVM: &str = "/dev/kvm";
 
 /// `kvm-bindings` 0.14 does not know it yet; Linux 6.18 brought it.
-const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
+pub(crate) const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
 /// What KVM answers. A capability that kernel does not know is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +53,40 @@ pub struct KvmFacts {
     pub max_vcpus: u32,
     /// `KVM_CAP_NR_MEMSLOTS`: most memory slots of a VM.
     pub memory_slots: u32,
+    /// What it says of SEV.
+    pub sev: SevFacts,
+}
+
+/// What KVM says of SEV, as attributes of its own. What that kernel does not know is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SevFacts {
+    /// `KVM_X86_SEV_VMSA_FEATURES`: features that vCPUs can have, as bits of `SEV_FEATURES`.
+    pub vmsa_features: Option<u64>,
+    /// `KVM_X86_SNP_POLICY_BITS`: bits that an SNP guest's policy may have.
+    pub policy_bits: Option<u64>,
+    /// `KVM_X86_SEV_SNP_REQ_CERTS`: nonzero if guests' requests for certificates can be passed on.
+    pub certificate_requests: Option<u64>,
+}
+
+/// Why the PSP does not say what SNP's firmware is and does.
+#[derive(Debug, thiserror::Error)]
+pub enum PspError {
+    /// The firmware would not.
+    #[error("SNP_PLATFORM_STATUS: the firmware answers {code:#x} ({source})")]
+    Firmware {
+        /// Its status.
+        code: u32,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system would not.
+    #[error("SNP_PLATFORM_STATUS of {}: {source}", path.display())]
+    System {
+        /// The device.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
 }
 
 /// Why KVM answers nothing.
@@ -122,6 +159,19 @@ pub fn probe(path: &Path) -> Result<KvmFacts, ProbeError> {
         msr_filter: ask(kvm::KVM_CAP_X86_MSR_FILTER),
         max_vcpus: ask(kvm::KVM_CAP_MAX_VCPUS),
         memory_slots: ask(kvm::KVM_CAP_NR_MEMSLOTS),
+        sev: SevFacts {
+            vmsa_features: platform::sev_attribute(&kvm, uapi::KVM_X86_SEV_VMSA_FEATURES),
+            policy_bits: platform::sev_attribute(&kvm, uapi::KVM_X86_SNP_POLICY_BITS),
+            certificate_requests: platform::sev_attribute(&kvm, uapi::KVM_X86_SEV_SNP_REQ_CERTS),
+        },
+    })
+}
+
+/// `SNP_PLATFORM_STATUS` as the PSP at `path` answers it, usually `/dev/sev`: the 32 bytes are SNP firmware's.
+pub fn snp_status(path: &Path) -> Result<[u8; 32], PspError> {
+    platform::snp_status(path).map_err(|(source, firmware)| match firmware {
+        Some(code) => PspError::Firmware { code, source },
+        None => PspError::System { path: path.to_owned(), source },
     })
 }
 
@@ -148,6 +198,15 @@ mod tests {
         assert_eq!(message("/dev/null"), "`/dev/null` is not KVM: KVM_GET_API_VERSION returns -1, not 12");
         assert!(matches!(probe("/".as_ref()), Err(ProbeError::Open { .. })));
         assert!(message("a\0b").contains("cannot be opened"));
+    }
+
+    /// no-silent-trust: nor is what is not the PSP taken for it.
+    #[test]
+    fn no_silent_trust_what_is_not_the_psp() {
+        for path in ["/nonexistent/sev", "/dev/null", "/"] {
+            let error = snp_status(path.as_ref()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("SNP_PLATFORM_STATUS of {path}: ")), "{error}");
+        }
     }
 
     #[test]

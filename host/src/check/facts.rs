@@ -1,12 +1,14 @@
 //! What can be seen of a host.
 //!
-//! Owns looking: `/proc`, `/sys`, `/boot`, the device nodes, and KVM itself through `gmem_kvm::probe`. Read-only:
-//! nothing is created, loaded or changed. What cannot be read is simply not known; what follows from it is decided
+//! Owns looking: `/proc`, `/sys`, `/boot`, the device nodes, and KVM itself and SNP's firmware through
+//! `gmem_kvm::probe`. Read-only: nothing is created, loaded or changed. What cannot be read is simply not known; what follows from it is decided
 //! elsewhere.
 //!
-//! Specification: `proc_cpuinfo(5)`; module parameters as in Linux 7.2 `arch/x86/kvm/{x86,svm/svm,vmx/vmx}.c`.
+//! Specification: `proc_cpuinfo(5)`; module parameters as in Linux 7.2 `arch/x86/kvm/{x86,svm/svm,svm/sev,vmx/vmx}.c`;
+//! AMD APM volume 3, CPUID Fn8000_001F; Linux `Documentation/admin-guide/cgroup-v2.rst`, "Misc".
 
-use gmem_kvm::probe::{self, KvmFacts, ProbeError};
+use gmem_kvm::probe::{self, KvmFacts, ProbeError, PspError};
+use snp::platform::PlatformStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
@@ -26,6 +28,12 @@ pub struct Facts {
     pub dev_kvm: Option<DeviceNode>,
     /// The node the AMD secure processor is reached by.
     pub dev_sev: DeviceAccess,
+    /// What SNP's firmware says, or why it says nothing; none if it could not be asked.
+    pub snp_status: Option<Result<PlatformStatus, String>>,
+    /// What the CPU itself says of SEV, whatever the kernel makes of it.
+    pub sev_cpuid: Option<SevCpuid>,
+    /// ASIDs as control groups count them.
+    pub asids: AsidUse,
     /// Modules of KVM that are loaded or built in, with their parameters.
     pub modules: BTreeMap<String, Parameters>,
     /// IOMMUs in use.
@@ -59,8 +67,32 @@ pub struct CpuFacts {
     pub vendor: String,
     /// For people.
     pub model: String,
+    /// Its family, by CPUID.
+    pub family: u32,
+    /// Its model's number, by CPUID.
+    pub model_number: u32,
     /// Linux's names of its features, those of VMX included.
     pub flags: BTreeSet<String>,
+}
+
+/// What a CPU says of SEV: CPUID Fn8000_001F.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SevCpuid {
+    /// It does SNP.
+    pub snp: bool,
+    /// Highest ASID that an encrypted guest can have; the lowest is 1.
+    pub last_asid: u32,
+    /// Lowest ASID of guests with SEV alone; those below are for SEV-ES and SNP.
+    pub first_sev_asid: u32,
+}
+
+/// ASIDs by the control groups' names of them: `sev`, and `sev_es` for SEV-ES and SNP together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AsidUse {
+    /// How many there are.
+    pub capacity: BTreeMap<String, u64>,
+    /// How many guests have.
+    pub current: BTreeMap<String, u64>,
 }
 
 /// Whether KVM answers.
@@ -128,6 +160,7 @@ impl Facts {
         let release = read(&root.join("proc/sys/kernel/osrelease")).trim().to_owned();
         let config = read(&root.join("boot").join(format!("config-{release}")));
         let dev_kvm = root.join("dev/kvm");
+        let dev_sev = root.join("dev/sev");
         Self {
             kernel: KernelFacts {
                 sw_protected_vm: (!config.is_empty())
@@ -138,7 +171,10 @@ impl Facts {
             cpu: CpuFacts::gather(root),
             kvm: kvm(&dev_kvm),
             dev_kvm: node(&dev_kvm, &read(&root.join("etc/group"))),
-            dev_sev: access(&root.join("dev/sev")),
+            dev_sev: access(&dev_sev),
+            snp_status: snp_status(&dev_sev),
+            sev_cpuid: if root == Path::new("/") { sev_cpuid() } else { None },
+            asids: asids(&root.join("sys/fs/cgroup")),
             modules: ["kvm", "kvm_amd", "kvm_intel", "kvm_pvm"]
                 .into_iter()
                 .filter_map(|name| Some((name.to_owned(), module(&root.join("sys/module").join(name))?)))
@@ -177,6 +213,8 @@ fn cpu(cpuinfo: &str) -> CpuFacts {
         match key.trim() {
             "vendor_id" => cpu.vendor = value.trim().to_owned(),
             "model name" => cpu.model = value.trim().to_owned(),
+            "cpu family" => cpu.family = value.trim().parse().unwrap_or(0),
+            "model" => cpu.model_number = value.trim().parse().unwrap_or(0),
             "flags" | "vmx flags" => cpu.flags.extend(value.split_whitespace().map(str::to_owned)),
             _ => {}
         }
@@ -211,6 +249,48 @@ fn access(path: &Path) -> DeviceAccess {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => DeviceAccess::Forbidden,
         Err(_) => DeviceAccess::Absent,
     }
+}
+
+/// Asks only what can be opened: that it cannot be is known already.
+fn snp_status(path: &Path) -> Option<Result<PlatformStatus, String>> {
+    match probe::snp_status(path) {
+        Ok(bytes) => Some(Ok(PlatformStatus::from_bytes(&bytes))),
+        Err(PspError::System { source, .. })
+            if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
+        {
+            None
+        }
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
+
+/// An instruction, not a file: it is about the machine we run on. None if it is of another vendor, or does not say.
+fn sev_cpuid() -> Option<SevCpuid> {
+    const EXTENDED: u32 = 0x8000_0000;
+    const SEV: u32 = 0x8000_001f;
+    use std::arch::x86_64::__cpuid;
+    let vendor = __cpuid(0);
+    let amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
+    if !amd || __cpuid(EXTENDED).eax < SEV {
+        return None;
+    }
+    let leaf = __cpuid(SEV);
+    Some(SevCpuid { snp: leaf.eax >> 4 & 1 != 0, last_asid: leaf.ecx, first_sev_asid: leaf.edx })
+}
+
+/// The root group has the counts of the whole host. Its place depends on how control groups are set up.
+fn asids(groups: &Path) -> AsidUse {
+    let counts = |path: &Path| -> BTreeMap<String, u64> {
+        let text = read(path);
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        pairs.filter_map(|(name, count)| Some((name.to_owned(), count.trim().parse().ok()?))).collect()
+    };
+    let places = ["", "unified", "misc"].map(|place| groups.join(place));
+    let place = places.iter().find(|place| place.join("misc.capacity").exists());
+    place.map_or_else(AsidUse::default, |place| AsidUse {
+        capacity: counts(&place.join("misc.capacity")),
+        current: counts(&place.join("misc.current")),
+    })
 }
 
 /// A module's parameters, if it is there. One that is built in without parameters cannot be told from a missing one.
@@ -258,7 +338,7 @@ mod tests {
             ("boot/config-6.12.1", "CONFIG_X=y\n# CONFIG_KVM_SW_PROTECTED_VM is not set\n"),
             (
                 "proc/cpuinfo",
-                "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon\nflags\t\t: vmx sse\nvmx flags\t: ept\n\n\
+                "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Xeon\nflags\t\t: vmx sse\nvmx flags\t: ept\n\n\
                  processor\t: 1\nvendor_id\t: other\n",
             ),
             ("sys/module/kvm_intel/parameters/ept", "Y\n"),
@@ -267,6 +347,9 @@ mod tests {
             ("sys/class/iommu/dmar0", ""),
             ("run/systemd/container", "lxc\n"),
             ("dev/kvm", "not a device"),
+            ("dev/sev", "not a device"),
+            ("sys/fs/cgroup/unified/misc.capacity", "sev 410\nsev_es 99\nnonsense\nmore nonsense\n"),
+            ("sys/fs/cgroup/unified/misc.current", "sev 0\nsev_es 3\n"),
         ]);
         assert_eq!((facts.kernel.release.as_str(), facts.kernel.cmdline.as_str()), ("6.12.1", "quiet"));
         assert_eq!(facts.kernel.sw_protected_vm, Some(false));
@@ -278,6 +361,13 @@ mod tests {
         assert_eq!((facts.iommus.len(), facts.container.as_deref()), (1, Some("lxc")));
         assert!(matches!(&facts.kvm, KvmAccess::Broken(why) if why.contains("is not KVM")), "{:?}", facts.kvm);
         assert!(facts.dev_kvm.is_some());
+        assert_eq!((facts.cpu.family, facts.cpu.model_number), (6, 207));
+        assert!(matches!(&facts.snp_status, Some(Err(why)) if why.starts_with("SNP_PLATFORM_STATUS of ")));
+        let count = |counts: &BTreeMap<String, u64>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>()
+        };
+        assert_eq!(count(&facts.asids.capacity), ["sev 410", "sev_es 99"]);
+        assert_eq!(count(&facts.asids.current), ["sev 0", "sev_es 3"]);
     }
 
     /// no-silent-trust: nothing is taken for granted of a host that shows nothing.
@@ -286,6 +376,7 @@ mod tests {
         let (_root, facts) = host(&[]);
         assert!(matches!(facts.kvm, KvmAccess::Absent));
         assert_eq!(facts.dev_sev, DeviceAccess::Absent);
+        assert_eq!((facts.snp_status, facts.sev_cpuid, facts.asids), (None, None, AsidUse::default()));
         assert_eq!(facts.kernel.sw_protected_vm, None);
         assert!(facts.modules.is_empty() && facts.cpu.flags.is_empty() && facts.container.is_none());
     }

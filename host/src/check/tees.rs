@@ -4,10 +4,11 @@
 //! `arch/x86/kvm/Kconfig`. That test mode needs an instruction's length and bytes from the CPU follows from where KVM
 //! fetches instructions it has to emulate: from shared memory, where a private guest's code is not.
 
-use super::facts::{DeviceAccess, Facts, KvmAccess};
+use super::facts::{DeviceAccess, Facts, KvmAccess, SevCpuid};
 use super::{Finding, GuiseReport, TeeReport};
 use crate::config::Tee;
 use gmem_kvm::probe::KvmFacts;
+use snp::platform::LEAST_ABI;
 
 /// `KVM_X86_SW_PROTECTED_VM`, `KVM_X86_SNP_VM`, `KVM_X86_TDX_VM`.
 const VM_TYPE_SW_PROTECTED: u32 = 1;
@@ -187,8 +188,22 @@ fn why_no_snp(facts: &Facts) -> Finding {
         return Finding::new(id, reason, "switch the IOMMU on in the machine's firmware, and boot with iommu=nopt");
     }
     if !facts.cpu.has("sev_snp") {
-        let remedy = "use an AMD EPYC 7003 or later with SNP switched on in its firmware (SMEE, SNP memory coverage)";
-        return Finding::new(id, "the CPU does not show sev_snp", remedy);
+        return why_no_flag(facts, id);
+    }
+    if let Some(SevCpuid { last_asid: 1.., first_sev_asid: 0..=1, .. }) = facts.sev_cpuid {
+        let reason = "the machine's firmware leaves no ASIDs to SEV-ES and SNP guests: SEV has them from 1 on";
+        let remedy = "raise the minimum SEV non-ES ASID in the machine's firmware, to 100 for 99 such guests at once";
+        return Finding::new(id, reason, remedy);
+    }
+    if let Some(Ok(status)) = &facts.snp_status
+        && status.abi < LEAST_ABI
+    {
+        let ((major, minor), (least_major, least_minor)) = (status.abi, LEAST_ABI);
+        let reason =
+            format!("SNP's firmware is {major}.{minor}, and the kernel wants {least_major}.{least_minor} or later");
+        let remedy = "update the machine's firmware, or install the secure processor's (amd_sev_*.sbin in \
+                      /lib/firmware/amd) and boot again";
+        return Finding::new(id, reason, remedy);
     }
     for parameter in ["sev", "sev_es", "sev_snp"] {
         if facts.parameter("kvm_amd", parameter) == Some(false) {
@@ -200,6 +215,30 @@ fn why_no_snp(facts: &Facts) -> Finding {
     }
     let reason = format!("the kernel {} offers no SNP guests", facts.kernel.release);
     Finding::new(id, reason, "boot Linux 6.11 or later with CONFIG_KVM_AMD_SEV; see dmesg | grep -i -e sev -e snp")
+}
+
+/// Why the kernel does not show SNP among the CPU's features.
+fn why_no_flag(facts: &Facts, id: &'static str) -> Finding {
+    let log = "the kernel's log has the reason (dmesg | grep -i -e sev -e rmp)";
+    match facts.sev_cpuid {
+        Some(cpu) if cpu.snp && !facts.cpu.has("sev") => Finding::new(
+            id,
+            "the CPU can do SNP, but its memory encryption is off: the kernel shows not even sev",
+            format!("switch SMEE and SNP on in the machine's firmware, and boot with CONFIG_KVM_AMD_SEV; {log}"),
+        ),
+        Some(cpu) if cpu.snp => Finding::new(
+            id,
+            "the CPU can do SNP, but the kernel does not show sev_snp: there is no RMP, or this kernel has no use for it",
+            format!(
+                "switch SNP memory (RMP) coverage on in the machine's firmware, and boot Linux 6.11 or later; {log}"
+            ),
+        ),
+        _ => Finding::new(
+            id,
+            "the CPU does not show sev_snp",
+            "use an AMD EPYC 7003 or later with SNP switched on in its firmware (SMEE, SNP memory coverage)",
+        ),
+    }
 }
 
 fn tdx(facts: &Facts, kvm: &KvmFacts) -> Vec<Finding> {

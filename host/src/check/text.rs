@@ -22,6 +22,12 @@ impl fmt::Display for CheckReport {
             let ready = if tee.host_ready && !tee.built { "; this host is ready for it" } else { "" };
             verdict(f, name, tee.usable, &format!("{what}{ready}"))?;
             findings(f, &tee.findings)?;
+            if let ("snp", Some(platform)) = (name, &self.snp) {
+                for (label, says) in platform.rows() {
+                    writeln!(f, "           {label:<9}  {says}")?;
+                }
+                findings(f, &platform.findings)?;
+            }
         }
         verdict(f, "guise sev", self.guises.sev.usable, "stock kernels convert memory themselves (with sw)")?;
         findings(f, &self.guises.sev.findings)?;

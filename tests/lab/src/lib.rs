@@ -8,7 +8,7 @@
 //!
 //! Owns: making that host ready ([`Lab::provision`]), booting it ([`Lab::boot`]), running commands
 //! and moving files ([`Host`]); and fetching Debian's own kernel as a test guest
-//! ([`Lab::debian_guest`]). Does not own: what is run there. Does not touch the machine beyond its
+//! ([`Lab::debian_guest`]) and headers of its kernels ([`kernel_headers`]). Does not own: what is run there. Does not touch the machine beyond its
 //! cache directory and, for the AMD bed and the kernel, the distribution packages it installs.
 //!
 //! Specification: README.md of this crate; the emulated machine's faults are listed there.
@@ -20,6 +20,7 @@ mod cache;
 mod child;
 mod command;
 mod debian_guest;
+mod headers;
 mod host;
 mod kernel;
 mod link;
@@ -43,6 +44,7 @@ pub use bed::{Bed, UnknownBed};
 pub use child::{Child, StdinWriter, StreamReader};
 pub use command::{Command, Output, Status, Stdin};
 pub use debian_guest::DebianKernel;
+pub use headers::kernel_headers;
 pub use host::{Error as HostError, Host};
 pub use kernel::Kernel;
 pub use machine::{BootOptions, Clock};
