@@ -123,7 +123,7 @@ pub struct StagingHeader {
     pub piece_count: u32,
     /// vCPUs in the VM, numbered from 0 by x2APIC id, at most [`VCPUS_MAX`].
     pub vcpus: u32,
-    /// Frequency of the guest's TSC in kHz.
+    /// Frequency of the guest's TSC in kHz. Zero under SNP: what is measured may not depend on the host.
     pub tsc_khz: u32,
     /// One of the `PAYLOAD_*` constants.
     pub payload: u32,
@@ -150,6 +150,8 @@ pub const VCPUS_MAX: u32 = 255;
 pub const TEE_SW: u32 = 1;
 /// `tee`: no privacy at all.
 pub const TEE_NONE: u32 = 0;
+/// `tee`: memory is encrypted (AMD SEV-SNP). Never in staging: a measured page of parameters says it.
+pub const TEE_SNP: u32 = 2;
 /// `payload`: the pieces hold a Linux bzImage.
 pub const PAYLOAD_LINUX: u32 = 1;
 /// `payload`: run the built-in self-test; a [`PieceKind::Cmdline`] piece, if any, holds its options

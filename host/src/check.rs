@@ -238,6 +238,8 @@ impl CheckReport {
         let wanted = if guise == Guise::Sev && tee == Tee::Auto { Tee::Sw } else { tee };
         let choice = match self.tee(wanted) {
             Some(report) if report.usable => wanted,
+            // Asked for by name, and all of it can be done but booting: people are warned.
+            Some(report) if wanted == Tee::Snp && report.host_ready => wanted,
             Some(report) => {
                 // What no host helps against comes first.
                 let (ours, hosts): (Vec<_>, Vec<_>) =
@@ -283,7 +285,11 @@ impl CheckReport {
                 "tee sw is a test mode: memory is private by attribute, but neither encrypted nor attested".to_owned(),
             ),
             Tee::None => warnings.push("tee none: nothing of this guest is private".to_owned()),
-            Tee::Auto | Tee::Snp | Tee::Tdx => {}
+            Tee::Snp => warnings.push(
+                "tee snp: the guest is launched, but this version's firmware cannot start in it and asks to be terminated"
+                    .to_owned(),
+            ),
+            Tee::Auto | Tee::Tdx => {}
         }
         for stronger in [Tee::Snp, Tee::Tdx] {
             if asked == Tee::Auto && choice == Tee::Sw && self.tee(stronger).is_some_and(|report| report.host_ready) {

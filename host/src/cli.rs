@@ -315,6 +315,9 @@ fn say_why(report: &RunReport, summary: Summary) {
         GuestOutcome::NotStarted { reason } => say(&format!("error: the guest was not started: {reason}")),
         GuestOutcome::Crashed { reason } => say(&format!("error: the guest crashed: {reason}")),
         GuestOutcome::FirmwareFault { fault } => say(&format!("error: the firmware gave up: {fault}")),
+        GuestOutcome::Terminated { set, code, reason } => {
+            say(&format!("error: the guest asked to be terminated: {reason} (reason code {code:#x} of set {set:#x})"));
+        }
         GuestOutcome::SelfTest { failed_checks: 1.. } => say("error: the self-test failed"),
         GuestOutcome::Stopped { by } => say(&format!("the guest was stopped by {by}")),
         GuestOutcome::PoweredOff | GuestOutcome::Reset | GuestOutcome::SelfTest { failed_checks: 0 } => {}

@@ -8,11 +8,15 @@
 
 pub mod file;
 pub mod inputs;
+pub mod snp;
 pub mod values;
 
+use ::snp::cpu::CpuModel;
+use ::snp::policy::GuestPolicy;
 use clap::ValueEnum;
 use gmem::ByteLen;
 use serde::{Deserialize, Serialize};
+use snp::{HostData, SnpConfig, Text};
 use std::fmt;
 use std::path::PathBuf;
 use values::{Cmdline, MemorySize, VcpuCount, VirtioConsole};
@@ -133,6 +137,50 @@ pub struct Settings {
     #[arg(long, value_name = "END")]
     pub virtio_console: Option<VirtioConsole>,
 
+    /// OVMF image for an SNP guest, instead of our firmware; it can boot nothing here
+    ///
+    /// It is launched and measured as `tenure measure snp` says, but finds none of the devices it asks what to boot.
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+
+    /// What the owner of an SNP guest allows, as names with commas between them or as a number [default: smt]
+    ///
+    /// Names: smt, single-socket, aes-256-xts, rapl-off, ciphertext-hiding, page-swap-off, cxl, debug, migrate, and
+    /// abi=MAJOR.MINOR. What is not named is not allowed.
+    #[arg(long, value_name = "POLICY")]
+    pub snp_policy: Option<Text<GuestPolicy>>,
+
+    /// 64 hexadecimal digits that stand in every report of an SNP guest [default: zeros]
+    #[arg(long, value_name = "HEX")]
+    pub snp_host_data: Option<Text<HostData>>,
+
+    /// ID block of an SNP guest, as `tenure idblock create` writes it; refused if it is for another launch
+    #[arg(long, value_name = "FILE")]
+    pub snp_id_block: Option<PathBuf>,
+
+    /// Who signed the ID block, as `tenure idblock sign` writes it
+    #[arg(long, value_name = "FILE")]
+    pub snp_id_auth: Option<PathBuf>,
+
+    /// Reports of an SNP guest are never signed by the chip's own key [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub snp_vlek_only: Option<bool>,
+
+    /// Certificates an SNP guest gets with its reports: the table of an extended guest request, at most 64 KiB
+    ///
+    /// It is read for every request, under a shared lock (flock) that is held until the firmware was asked. Who changes
+    /// it does so in place, under an exclusive lock.
+    #[arg(long, value_name = "FILE")]
+    pub snp_certificates: Option<PathBuf>,
+
+    /// How often an SNP guest may reset itself: it is torn down, and launched again as before [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    pub snp_resets: Option<u32>,
+
+    /// The processor that an SNP guest's vCPUs say they are, which is measured; as for `tenure measure snp` [default: EPYC]
+    #[arg(long, value_name = "TYPE")]
+    pub vcpu_type: Option<Text<CpuModel>>,
+
     /// Writes events (launch steps, conversions, exit counts, teardown receipt) to this file, one JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub events: Option<PathBuf>,
@@ -166,6 +214,8 @@ pub struct RunConfig {
     pub vcpus: u32,
     /// Host's end of the virtio-console.
     pub virtio_console: VirtioConsole,
+    /// What only an SNP guest has.
+    pub snp: SnpConfig,
 }
 
 /// What a run tells people and programs about itself.
@@ -209,6 +259,22 @@ pub enum ConfigError {
         /// What was asked for.
         tee: Tee,
     },
+    /// A setting that means nothing to other guests, where somebody counts on it.
+    #[error("{setting} needs tee snp, but tee is {tee}")]
+    NeedsSnp {
+        /// The setting.
+        setting: &'static str,
+        /// What was asked for.
+        tee: Tee,
+    },
+    /// One of two settings that go together.
+    #[error("{given} needs {missing}, which is not given")]
+    Half {
+        /// The one that is there.
+        given: &'static str,
+        /// The one that isn't.
+        missing: &'static str,
+    },
     /// A RAM disk without anything to use it.
     #[error("initrd `{}` needs a kernel, but none is given", initrd.display())]
     InitrdWithoutKernel {
@@ -229,6 +295,15 @@ impl Settings {
             memory: self.memory.or(base.memory),
             vcpus: self.vcpus.or(base.vcpus),
             virtio_console: self.virtio_console.or(base.virtio_console),
+            firmware: self.firmware.or(base.firmware),
+            snp_policy: self.snp_policy.or(base.snp_policy),
+            snp_host_data: self.snp_host_data.or(base.snp_host_data),
+            snp_id_block: self.snp_id_block.or(base.snp_id_block),
+            snp_id_auth: self.snp_id_auth.or(base.snp_id_auth),
+            snp_vlek_only: self.snp_vlek_only.or(base.snp_vlek_only),
+            snp_certificates: self.snp_certificates.or(base.snp_certificates),
+            snp_resets: self.snp_resets.or(base.snp_resets),
+            vcpu_type: self.vcpu_type.or(base.vcpu_type),
             events: self.events.or(base.events),
             summary: self.summary.or(base.summary),
             log: self.log.or(base.log),
@@ -236,7 +311,7 @@ impl Settings {
     }
 
     /// Fills in defaults and checks what concerns more than one setting.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(mut self) -> Result<Config, ConfigError> {
         let tee = self.tee.unwrap_or_default();
         let guise = self.guise.unwrap_or_default();
         if guise == Guise::Sev && !matches!(tee, Tee::Auto | Tee::Sw) {
@@ -245,6 +320,7 @@ impl Settings {
         if let (None, Some(initrd)) = (&self.kernel, &self.initrd) {
             return Err(ConfigError::InitrdWithoutKernel { initrd: initrd.clone() });
         }
+        let snp = SnpConfig::resolve(&mut self, tee)?;
         let cmdline = match self.cmdline {
             Some(line) => line.into_string(),
             None if self.kernel.is_some() => DEFAULT_CMDLINE.to_owned(),
@@ -260,6 +336,7 @@ impl Settings {
                 memory: self.memory.map_or(DEFAULT_MEMORY, MemorySize::get),
                 vcpus: self.vcpus.unwrap_or(VcpuCount::ONE).get(),
                 virtio_console: self.virtio_console.unwrap_or_default(),
+                snp,
             },
             output: OutputConfig {
                 events: self.events,
@@ -306,6 +383,9 @@ mod tests {
             ("memory", memory),
             ("vcpus", config.vcpus.to_string()),
             ("virtio_console", "none".to_owned()),
+            ("snp_policy", "smt".to_owned()),
+            ("snp_resets", config.snp.resets.to_string()),
+            ("vcpu_type", config.snp.vcpu_type.to_string()),
             ("summary", "false".to_owned()),
             ("log", log),
         ];

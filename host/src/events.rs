@@ -85,6 +85,11 @@ pub enum Event {
         /// The guest's choice.
         value: u32,
     },
+    /// The guest reset itself and was torn down; the same launch is carried out again.
+    Relaunch {
+        /// How often that was done with this one.
+        resets: u32,
+    },
     /// Exits of one vCPU by reason.
     Exits {
         /// Which vCPU.

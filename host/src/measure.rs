@@ -123,9 +123,7 @@ pub struct Details {
 
 /// The digests of `guest` with each of these numbers of vCPUs.
 pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPrediction, MeasureError> {
-    let image = firmware(&guest.firmware)?;
-    let wrong = |source| MeasureError::Firmware { path: guest.firmware.clone(), source };
-    let ovmf = Ovmf::parse(image).map_err(wrong)?;
+    let ovmf = ovmf(&guest.firmware)?;
     let hashes = guest.boot.as_ref().map(hashes).transpose()?;
     let regions = regions(&ovmf, guest.vmm, hashes.as_ref())?;
     let vmsa = |role| Vmsa::at_reset(guest.vmm, guest.cpu, guest.features, role);
@@ -169,6 +167,11 @@ impl From<&Step<'_>> for Page {
             launch_digest: step.digest.to_string(),
         }
     }
+}
+
+/// Reads an OVMF image.
+pub fn ovmf(path: &Path) -> Result<Ovmf, MeasureError> {
+    Ovmf::parse(firmware(path)?).map_err(|source| MeasureError::Firmware { path: path.to_owned(), source })
 }
 
 /// The image's bytes; of one that is too large, enough to see that it is.

@@ -106,8 +106,17 @@ pub struct DeviceReport {
 pub enum GuestOutcome {
     /// It switched itself off.
     PoweredOff,
-    /// It reset itself. Nothing is run a second time.
+    /// It reset itself, and was not launched again after that.
     Reset,
+    /// It asked to be terminated, as an SNP guest can.
+    Terminated {
+        /// Set of reason codes: 0 is the GHCB specification's, 1 Linux', 15 our firmware's.
+        set: u8,
+        /// Reason code in that set.
+        code: u8,
+        /// What that means.
+        reason: String,
+    },
     /// The firmware's self-test came to its end.
     SelfTest {
         /// Checks that failed.
@@ -235,9 +244,10 @@ impl RunReport {
             }
             GuestOutcome::Stopped { by: StopReason::Internal } => ExitCode::GuestCrashed,
             GuestOutcome::Stopped { .. } => ExitCode::Success,
-            GuestOutcome::SelfTest { .. } | GuestOutcome::FirmwareFault { .. } | GuestOutcome::Crashed { .. } => {
-                ExitCode::GuestCrashed
-            }
+            GuestOutcome::SelfTest { .. }
+            | GuestOutcome::FirmwareFault { .. }
+            | GuestOutcome::Terminated { .. }
+            | GuestOutcome::Crashed { .. } => ExitCode::GuestCrashed,
             GuestOutcome::NotStarted { .. } => ExitCode::LaunchFailed,
         }
     }

@@ -6,11 +6,15 @@
 //! runs in tests on other kernels.
 
 mod assemble;
+pub mod certificates;
 mod cmdline;
 mod cpuid;
 mod linux;
 mod machine;
+mod prepare;
 mod report;
+mod snp;
+mod snp_exits;
 mod staged;
 mod sw;
 mod threads;
@@ -18,34 +22,32 @@ mod wiring;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gmem::PageCount;
-use gmem::layout::{LayoutError, RamLayout};
-use gmem_kvm::port::{CallError, CpuidEntry, Kernel, KernelVm, VmType};
+use ::snp::ovmf::Ovmf;
+use gmem::layout::LayoutError;
+use gmem_kvm::port::{CallError, Kernel, KernelVm};
 use gmem_kvm::vm::{LaunchError, Vm};
 use guest_fw::abi;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::check::facts::CpuFacts;
 use crate::config::inputs::Inputs;
-use crate::config::{Guise, RunConfig, Tee};
+use crate::config::{RunConfig, Tee};
 use crate::devices::DeviceCounts;
-use crate::events::EventLog;
+use crate::events::{Event, EventLog};
 use crate::exit::ExitCode;
 use crate::firmware::{self, FirmwareError, FirmwareImage};
 use crate::report::{GuestOutcome, RunReport, Timing};
 use crate::stop::{StopReason, StopSignal};
-use assemble::{Assembled, Order, assemble};
-use cmdline::platform_cmdline;
-use linux::LinuxImage;
+use assemble::{Assembled, Order, Steps, assemble, seal};
 use machine::Machine;
+use prepare::{Prepared, Technology, prepare};
 use threads::{Stopped, VcpuThreads};
-use wiring::{Carriers, Consoles, InputsAndOutputs};
+use wiring::{Carriers, Consoles};
 
 pub use linux::LinuxError;
+pub use snp::SnpError;
 pub use staged::PlanningError;
 
 /// Where a run's output goes and where its input and its end come from.
@@ -83,8 +85,17 @@ pub enum RunError {
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
     /// This technology cannot be run yet.
-    #[error("tee {tee} is not built yet: this version runs sw and none")]
+    #[error("tee {tee} is not built yet: this version runs snp, sw and none")]
     NotBuilt {
+        /// Which.
+        tee: Tee,
+    },
+    /// What is launched cannot be, or is not what its owner signed.
+    #[error(transparent)]
+    Snp(#[from] SnpError),
+    /// A firmware that starts where nothing is encrypted is ours.
+    #[error("OVMF needs tee snp, but tee is {tee}")]
+    OvmfNeedsSnp {
         /// Which.
         tee: Tee,
     },
@@ -117,10 +128,24 @@ impl RunError {
             Self::NotBuilt { .. } | Self::GuiseNeedsAmd | Self::Layout(LayoutError::BeyondAddressWidth { .. }) => {
                 ExitCode::NotCapable
             }
-            Self::Linux(_) | Self::Layout(_) | Self::Firmware(_) | Self::CmdlineTooLong { .. } => ExitCode::Usage,
+            Self::Linux(_)
+            | Self::Layout(_)
+            | Self::Firmware(_)
+            | Self::Snp(_)
+            | Self::OvmfNeedsSnp { .. }
+            | Self::CmdlineTooLong { .. } => ExitCode::Usage,
             Self::Kernel(_) | Self::Launch(_) => ExitCode::LaunchFailed,
         }
     }
+}
+
+/// The first code in a guest.
+#[derive(Debug)]
+pub enum Firmware<'a> {
+    /// Ours.
+    Ours(FirmwareImage<'a>),
+    /// OVMF, for SNP guests only. It cannot boot anything here: there are none of the devices it asks what to boot.
+    Ovmf(&'a Ovmf),
 }
 
 /// Runs a guest until it ends or is asked to, and tears it down. `tee` is what to use: never [`Tee::Auto`].
@@ -131,7 +156,11 @@ pub fn run<K: Kernel>(
     inputs: &Inputs,
     ends: Ends,
 ) -> Result<RunReport, RunError> {
-    run_with_firmware(kernel, tee, config, inputs, &firmware::image()?, ends)
+    let firmware = match &inputs.firmware {
+        Some(image) => Firmware::Ovmf(image),
+        None => Firmware::Ours(firmware::image()?),
+    };
+    run_with_firmware(kernel, tee, config, inputs, firmware, ends)
 }
 
 /// The same with another firmware than the one this program was built with.
@@ -140,77 +169,100 @@ pub fn run_with_firmware<K: Kernel>(
     tee: Tee,
     config: &RunConfig,
     inputs: &Inputs,
-    firmware: &FirmwareImage<'_>,
-    ends: Ends,
+    firmware: Firmware<'_>,
+    mut ends: Ends,
 ) -> Result<RunReport, RunError> {
     let started = Instant::now();
     let events = ends.events.clone();
     report::started(&events, tee, config);
-    let prepared = prepare(kernel, tee, config, inputs)?;
-    let vm_type = prepared.vm_type;
+    let mut steps = Steps::new(&events);
+    let mut prepared = prepare(kernel, tee, config, inputs, firmware)?;
+    if let Technology::Snp(guest) = &prepared.technology {
+        steps.done("plan", Some(guest.launch.to_string()));
+        steps.done("predict the launch digest", Some(guest.digest.to_string()));
+    }
+    let mut carriers = Carriers::default();
+    let mut round = Round { number: 0, started };
+    loop {
+        let report = run_once(kernel, tee, config, &mut prepared, round, &mut carriers, &mut ends);
+        let goes_on = report.as_ref().is_ok_and(|report| {
+            // Nothing is launched beside what may be left of another guest.
+            may_go_on(&prepared.technology, round.number, &ends.stop, &report.outcome) && report.teardown.is_clean()
+        });
+        if !goes_on {
+            // Whoever still waits for input waits on this as well; the outcome is settled.
+            ends.stop.request(StopReason::Internal);
+            let stuck = carriers.join().err().map(|stuck| stuck.to_string());
+            return report.map(|mut report| {
+                report.warnings.extend(stuck);
+                report
+            });
+        }
+        round = Round { number: round.number + 1, started: Instant::now() };
+        events.emit(Event::Relaunch { resets: round.number });
+    }
+}
 
+/// One VM after the other.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// How often the guest reset itself before.
+    number: u32,
+    started: Instant,
+}
+
+/// Whether a guest with this outcome is launched once more.
+fn may_go_on(technology: &Technology<'_>, resets: u32, stop: &StopSignal, outcome: &GuestOutcome) -> bool {
+    let allowed = match technology {
+        Technology::Staged(_) => 0,
+        Technology::Snp(guest) => guest.resets,
+    };
+    *outcome == GuestOutcome::Reset && resets < allowed && stop.reason().is_none()
+}
+
+/// One VM, from its creation to its receipt.
+fn run_once<K: Kernel>(
+    kernel: &K,
+    tee: Tee,
+    config: &RunConfig,
+    prepared: &mut Prepared<'_>,
+    round: Round,
+    carriers: &mut Carriers,
+    ends: &mut Ends,
+) -> Result<RunReport, RunError> {
+    let events = ends.events.clone();
+    let vm_type = prepared.vm_type;
     let mut vm = Vm::create(kernel, vm_type, prepared.ram)?;
     let mut vcpus = Vec::new();
-    let order = Order { events: &events, config, prepared, firmware };
-    let assembled = assemble(&mut vm, &mut vcpus, order);
+    let assembled = assemble(&mut vm, &mut vcpus, Order { events: &events, config, prepared });
     let sealed = match assembled {
-        Ok(assembled) => vm.seal().map(|vm| (vm, assembled)),
+        Ok(assembled) => seal(vm, &prepared.technology).map(|vm| (vm, assembled)),
         Err(error) => Err(Box::new(vm.fail(error))),
     };
     let (vm, assembled) = match sealed {
         Ok(sealed) => sealed,
         Err(failed) => {
             let reason = failed.why().to_string();
-            let launch = started.elapsed();
+            let launch = round.started.elapsed();
             let receipt = failed.teardown(vcpus);
             return Ok(report::not_started(&events, config, tee, vm_type, reason, launch, &receipt));
         }
     };
     let launched = Instant::now();
-    let Operated { machine, counts, stopped, ended } = operate(assembled, vcpus, ends);
+    let last =
+        |outcome: &GuestOutcome, stop: &StopSignal| !may_go_on(&prepared.technology, round.number, stop, outcome);
+    let Operated { machine, counts, stopped, ended } = operate(assembled, vcpus, carriers, ends, last);
 
     let exits = stopped.iter().map(|vcpu| vcpu.as_ref().map(|stopped| stopped.exits.clone()).unwrap_or_default());
     let exits = exits.collect();
     let vcpus = stopped.into_iter().flatten().map(|Stopped { vcpu, .. }| vcpu).collect();
     let receipt = vm.teardown(vcpus);
     let timing = Timing {
-        launch: launched - started,
+        launch: launched - round.started,
         guest: ended - launched,
         teardown: receipt.steps.last().map_or(Duration::ZERO, |step| step.at),
     };
     Ok(report::finished(&events, config, tee, vm_type, timing, &machine, &counts, exits, &receipt))
-}
-
-/// What is known, and checked, before a VM exists.
-struct Prepared {
-    vm_type: VmType,
-    abi_tee: u32,
-    ram: RamLayout,
-    /// CPUID leaves a guest can be given.
-    offered: Vec<CpuidEntry>,
-    linux: Option<LinuxImage>,
-}
-
-fn prepare<K: Kernel>(kernel: &K, tee: Tee, config: &RunConfig, inputs: &Inputs) -> Result<Prepared, RunError> {
-    let ram = RamLayout::new(config.memory)?;
-    let (vm_type, abi_tee) = match tee {
-        Tee::Sw => (VmType::SwProtected, abi::TEE_SW),
-        Tee::None => (VmType::Default, abi::TEE_NONE),
-        Tee::Snp | Tee::Tdx | Tee::Auto => return Err(RunError::NotBuilt { tee }),
-    };
-    let offered = cpuid::without_emulated(kernel.supported_cpuid()?, &CpuFacts::gather(Path::new("/")));
-    if config.guise == Guise::Sev && !cpuid::is_amd_type(&offered) {
-        return Err(RunError::GuiseNeedsAmd);
-    }
-    // Before a VM exists: marking RAM private takes time by the page, and is no use for pages no guest can reach.
-    ram.staging(PageCount::new(1), cpuid::address_bits(&offered))?;
-    // The frequency is known once there is a VM; this is as long as the command line can get.
-    let cmdline_len = platform_cmdline(&config.cmdline, config.guise, u32::MAX).len() as u64;
-    if inputs.kernel.is_some() && cmdline_len > abi::CMDLINE_MAX {
-        return Err(RunError::CmdlineTooLong { len: config.cmdline.len(), with_ours: cmdline_len });
-    }
-    let linux = LinuxImage::read(inputs, cmdline_len, &ram)?;
-    Ok(Prepared { vm_type, abi_tee, ram, offered, linux })
 }
 
 /// What is left when the guest has ended and nothing of it runs.
@@ -223,7 +275,13 @@ struct Operated<V: KernelVm> {
 }
 
 /// Lets the guest run until it ends or is asked to, and stops all that runs for it.
-fn operate<V: KernelVm>(assembled: Assembled<V>, vcpus: Vec<V::Vcpu>, mut ends: Ends) -> Operated<V> {
+fn operate<V: KernelVm>(
+    assembled: Assembled<V>,
+    vcpus: Vec<V::Vcpu>,
+    carriers: &mut Carriers,
+    ends: &mut Ends,
+    is_last: impl FnOnce(&GuestOutcome, &StopSignal) -> bool,
+) -> Operated<V> {
     let Assembled { machine, mut devices, serial_from_guest } = assembled;
     let consoles = Consoles {
         serial: Arc::clone(devices.serial()),
@@ -231,8 +289,7 @@ fn operate<V: KernelVm>(assembled: Assembled<V>, vcpus: Vec<V::Vcpu>, mut ends: 
         virtio_to_guest: devices.console().to_guest(),
         virtio_from_guest: devices.console().from_guest(),
     };
-    let mut carriers = Carriers::default();
-    if let Err(error) = carriers.start(InputsAndOutputs::take_from(&mut ends), &consoles) {
+    if let Err(error) = carriers.connect(ends, &consoles) {
         machine.end(GuestOutcome::Crashed { reason: format!("console threads cannot be started: {error}") });
     }
     let threads = match VcpuThreads::start(&machine, vcpus) {
@@ -252,10 +309,13 @@ fn operate<V: KernelVm>(assembled: Assembled<V>, vcpus: Vec<V::Vcpu>, mut ends: 
     if let Err(error) = devices.stop() {
         machine.warn(error.to_string());
     }
-    // Whoever still waits for input waits on this as well; the outcome is settled.
-    ends.stop.request(StopReason::Internal);
-    if let Err(stuck) = carriers.join() {
-        machine.warn(stuck.to_string());
+    carriers.disconnect();
+    if machine.outcome().is_none_or(|outcome| is_last(&outcome, &ends.stop)) {
+        // Whoever still waits for input waits on this as well; the outcome is settled.
+        ends.stop.request(StopReason::Internal);
+        if let Err(stuck) = carriers.join() {
+            machine.warn(stuck.to_string());
+        }
     }
     let counts = devices.counts();
     Operated { machine, counts, stopped, ended }

@@ -111,6 +111,9 @@ fn outcome(outcome: &GuestOutcome) -> String {
     match outcome {
         GuestOutcome::PoweredOff => "switched itself off".to_owned(),
         GuestOutcome::Reset => "reset itself".to_owned(),
+        GuestOutcome::Terminated { set, code, reason } => {
+            format!("ASKED TO BE TERMINATED: {reason} (reason code {code:#x} of set {set:#x})")
+        }
         GuestOutcome::SelfTest { failed_checks: 0 } => "self-test passed".to_owned(),
         GuestOutcome::SelfTest { failed_checks } => format!("self-test FAILED: {failed_checks} checks"),
         GuestOutcome::Stopped { by } => format!("stopped by {by}"),

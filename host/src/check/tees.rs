@@ -46,7 +46,7 @@ pub(super) fn judge(tee: Tee, facts: &Facts) -> TeeReport {
     let built = is_built(tee);
     if !built {
         let missing = match tee {
-            Tee::Snp => "the launch of SNP guests (KVM_SEV_SNP_LAUNCH_START, _UPDATE and _FINISH)",
+            Tee::Snp => "a firmware that can start in an SNP guest, which it launches if asked by name",
             _ => "the launch of TDX guests (KVM_TDX_INIT_VM, _INIT_MEM_REGION and _FINALIZE_VM)",
         };
         let reason = format!("not built yet: this version of tenure lacks {missing}");

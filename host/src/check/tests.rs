@@ -435,6 +435,16 @@ fn no_silent_trust_auto_is_never_none() {
     }
 }
 
+/// no-silent-trust: what cannot boot is never chosen for anybody, and whoever names it is warned.
+#[test]
+fn no_silent_trust_snp_is_launched_by_name_only() {
+    let report = report(&snp_epyc());
+    let choice = report.choose(Tee::Snp, Guise::None).unwrap();
+    assert_eq!((choice.tee, choice.warnings.len()), (Tee::Snp, 1));
+    assert!(choice.warnings[0].contains("asks to be terminated"), "{choice:?}");
+    assert!(report.choose(Tee::Auto, Guise::None).is_err());
+}
+
 #[test]
 fn auto_says_so_when_the_host_could_do_better() {
     let mut facts = snp_epyc();

@@ -58,7 +58,16 @@ pub fn read(path: &Path) -> Result<Settings, FileError> {
 pub fn parse(text: &str, path: &Path) -> Result<Settings, FileError> {
     let mut settings: Settings = toml::from_str(text).map_err(|error| invalid(text, path, &error))?;
     let base = path.parent().unwrap_or(Path::new(""));
-    for setting in [&mut settings.kernel, &mut settings.initrd, &mut settings.events].into_iter().flatten() {
+    let paths = [
+        &mut settings.kernel,
+        &mut settings.initrd,
+        &mut settings.events,
+        &mut settings.firmware,
+        &mut settings.snp_id_block,
+        &mut settings.snp_id_auth,
+        &mut settings.snp_certificates,
+    ];
+    for setting in paths.into_iter().flatten() {
         *setting = base.join(&*setting);
     }
     if let Some(VirtioConsole::File(setting) | VirtioConsole::Unix(setting)) = &mut settings.virtio_console {
@@ -101,6 +110,15 @@ mod tests {
             memory = "512M"
             vcpus = 2
             virtio-console = "unix:con.sock"
+            firmware = "OVMF.fd"
+            snp-policy = "smt"
+            snp-host-data = "0000000000000000000000000000000000000000000000000000000000000000"
+            snp-id-block = "block"
+            snp-id-auth = "auth"
+            snp-vlek-only = false
+            snp-certificates = "certificates"
+            snp-resets = 1
+            vcpu-type = "EPYC"
             events = "events.jsonl"
             summary = true
             log = "info"

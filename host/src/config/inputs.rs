@@ -4,11 +4,17 @@
 //! the files is checked by whoever reads them.
 
 use super::RunConfig;
+use crate::idblock::{self, IdBlockError, Source};
+use crate::measure::{self, MeasureError};
+use crate::run::certificates::{CertificateFile, CertificatesError};
 use rustix::fs::OFlags;
+use snp::id_block::SignedBlock;
+use snp::ovmf::Ovmf;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One opened file.
 #[derive(Debug)]
@@ -22,12 +28,18 @@ pub struct Input {
 }
 
 /// Everything a guest is made from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inputs {
     /// The kernel, if there is one.
     pub kernel: Option<Input>,
     /// Its RAM disk, if there is one.
     pub initrd: Option<Input>,
+    /// An SNP guest's firmware, if it is not ours.
+    pub firmware: Option<Ovmf>,
+    /// What the owner of an SNP guest signed, if anything.
+    pub signed: Option<Box<SignedBlock>>,
+    /// Certificates for an SNP guest's reports, if there are any.
+    pub certificates: Option<Arc<CertificateFile>>,
 }
 
 /// Why a file cannot be used.
@@ -69,13 +81,42 @@ pub enum InputError {
         /// What the system says.
         source: io::Error,
     },
+    /// An OVMF image.
+    #[error(transparent)]
+    Firmware(Box<MeasureError>),
+    /// An ID block or its authentication.
+    #[error("snp-id-{0}")]
+    IdBlock(Box<IdBlockError>),
+    /// A table of certificates that is none.
+    #[error("snp-certificates `{}`: {source}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CertificatesError,
+    },
 }
 
 impl Inputs {
     /// Opens what `config` names.
     pub fn open(config: &RunConfig) -> Result<Self, InputError> {
         let open = |what, path: &Option<PathBuf>| path.as_deref().map(|path| Input::open(what, path)).transpose();
-        Ok(Self { kernel: open("kernel", &config.kernel)?, initrd: open("initrd", &config.initrd)? })
+        let signed = config.snp.signed.as_ref().map(|files| {
+            let read = |path: &Path| Source::File(path.to_owned());
+            Ok(Box::new(SignedBlock {
+                block: idblock::block(&read(&files.block))?,
+                auth: idblock::auth(&read(&files.auth))?,
+            }))
+        });
+        let certificates = config.snp.certificates.as_deref().map(CertificateFile::open);
+        let firmware = config.snp.firmware.as_deref().map(measure::ovmf);
+        Ok(Self {
+            firmware: firmware.transpose().map_err(|error| InputError::Firmware(Box::new(error)))?,
+            kernel: open("kernel", &config.kernel)?,
+            initrd: open("initrd", &config.initrd)?,
+            signed: signed.transpose().map_err(|error| InputError::IdBlock(Box::new(error)))?,
+            certificates: certificates.transpose()?.map(Arc::new),
+        })
     }
 }
 

@@ -235,7 +235,7 @@ mod tests {
             json!("zero"),
             "pages[0].contents: those of a page of type zero do not count: it must be zeros",
         );
-        says("contents", json!("00"), "pages[0].contents: it is not 96 hexadecimal digits");
+        says("contents", json!("00"), "pages[0].contents: it has 2 characters; 96 hexadecimal digits are wanted");
         let chain = "pages[0].launch_digest: it is not what comes of this page and the digest before it";
         says("contents", json!("00".repeat(48)), chain);
         says("gpa", json!("0x1000"), chain);

@@ -7,6 +7,7 @@
 //! for UMIP; AMD APM volume 3 section E.4.17 for 0x8000001f.
 
 use gmem_kvm::port::CpuidEntry;
+use snp::cpuid_page::Correction;
 
 use crate::check::facts::CpuFacts;
 use crate::config::Guise;
@@ -32,6 +33,10 @@ const KVM_FEATURE_MIGRATION_CONTROL: u32 = 1 << 17;
 /// Leaf 0x8000001f: memory encryption.
 const MEMORY_ENCRYPTION: u32 = 0x8000_001f;
 const SEV: u32 = 1 << 1;
+const SEV_ES: u32 = 1 << 3;
+const SEV_SNP: u32 = 1 << 4;
+/// Leaf 0x8000001f, EBX: the C-bit's number, and how many bits addresses lose.
+const C_BIT_FIELDS: u32 = 0xfff;
 /// The C-bit of the guise. Page tables ignore bit 11 at every level, so that a guest which sets or clears it changes
 /// nothing; in CR3 it is ignored as long as there is no PCID.
 const GUISE_C_BIT: u32 = 11;
@@ -64,6 +69,35 @@ pub(crate) fn is_amd_type(offered: &[CpuidEntry]) -> bool {
         }
         matches!(&name, b"AuthenticAMD" | b"HygonGenuine")
     })
+}
+
+/// What vCPU `id` of `vcpus` in an SNP guest sees: memory encryption as it is, and no leaf of zeros, because the page that
+/// the PSP checks has room for few and a leaf that is not in it is zeros.
+pub(crate) fn for_snp_vcpu(offered: &[CpuidEntry], id: u32, vcpus: u32) -> Vec<CpuidEntry> {
+    let encryption = offered.iter().find(|entry| entry.leaf == MEMORY_ENCRYPTION).map(|entry| entry.ebx & C_BIT_FIELDS);
+    let mut entries = for_vcpu(offered, id, vcpus, Guise::None);
+    for entry in entries.iter_mut().filter(|entry| entry.leaf == MEMORY_ENCRYPTION) {
+        (entry.eax, entry.ebx) = (SEV | SEV_ES | SEV_SNP, encryption.unwrap_or(0));
+    }
+    entries.retain(|entry| entry.eax | entry.ebx | entry.ecx | entry.edx != 0);
+    entries
+}
+
+/// Takes back what the PSP would not have the guest be promised.
+pub(crate) fn correct(entries: &mut [CpuidEntry], corrections: &[Correction]) {
+    for Correction { leaf, subleaf, register, asked, allowed } in corrections {
+        let concerned = |entry: &&mut CpuidEntry| (entry.leaf, entry.subleaf.unwrap_or(0)) == (*leaf, *subleaf);
+        for entry in entries.iter_mut().filter(concerned) {
+            let value = match *register {
+                "eax" => &mut entry.eax,
+                "ebx" => &mut entry.ebx,
+                "ecx" => &mut entry.ecx,
+                _ => &mut entry.edx,
+            };
+            // What differs from vCPU to vCPU was asked for with one's value only.
+            *value = if value == asked { *allowed } else { *value & !(asked & !allowed) };
+        }
+    }
 }
 
 /// What vCPU `id` of `vcpus` sees.
@@ -179,6 +213,29 @@ mod tests {
         assert_eq!(find(&entries, 1, None).ecx & VMX, 0);
         assert_eq!(find(&entries, 0x8000_0001, None).ecx & SVM, 0);
         assert!(!entries.iter().any(|entry| entry.leaf == MEMORY_ENCRYPTION && entry.eax != 0));
+    }
+
+    /// What the PSP would not promise is not shown, and what is each vCPU's own stays so.
+    #[test]
+    fn corrections_are_applied_to_every_vcpu() {
+        let correction = |register, asked, allowed| Correction { leaf: 1, subleaf: 0, register, asked, allowed };
+        let mut entries = for_snp_vcpu(&offered(), 1, 2);
+        let before = find(&entries, 1, None);
+        let corrections = [correction("ecx", before.ecx, 1), correction("ebx", 0x00ff_0801, 0x00ff_0800)];
+        correct(&mut entries, &corrections);
+        let after = find(&entries, 1, None);
+        assert_eq!((after.ecx, after.ebx), (1, before.ebx & !1));
+        assert_eq!(after.ebx >> 24, 1);
+    }
+
+    #[test]
+    fn an_snp_guest_sees_what_encrypts_it() {
+        let encryption = CpuidEntry { leaf: MEMORY_ENCRYPTION, ebx: 0xf173, eax: !0, ecx: !0, ..CpuidEntry::default() };
+        let offered = [offered(), vec![encryption, CpuidEntry { leaf: 2, ..CpuidEntry::default() }]].concat();
+        let entries = for_snp_vcpu(&offered, 0, 1);
+        let leaf = find(&entries, MEMORY_ENCRYPTION, None);
+        assert_eq!((leaf.eax, leaf.ebx, leaf.ecx), (0b11010, 0x173, 0));
+        assert!(!entries.iter().any(|entry| entry.leaf == 2));
     }
 
     #[test]

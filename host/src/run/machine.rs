@@ -6,19 +6,23 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gmem::ledger::Owner;
-use gmem::{ByteLen, GfnRange, Gpa, PageCount};
+use gmem::ledger::{Owner, PageState};
+use gmem::{ByteLen, GfnRange, Gpa, PAGE_SIZE, PageCount};
 use gmem_kvm::convert::{ConvertError, Converted, Fate};
 use gmem_kvm::port::{CertificateRequest, Direction, Hypercall, KernelVm, MsrRead, MsrWrite, PortAccess};
 use gmem_kvm::vm::VmHandle;
 use guest_fw::abi::{Doorbell, FirmwareFault};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::config::Guise;
 use crate::devices::bus::{Event as BusEvent, Outcome as BusOutcome, PioBus};
 use crate::events::{self, ConversionResult, Event, EventLog};
-use crate::report::{ConversionCounts, GuestOutcome};
+use crate::report::{ConversionCounts, DeviceReport, GuestOutcome};
+
+use super::certificates::Locked;
+use super::snp_exits::{self, SnpService};
 
 /// `KVM_HC_MAP_GPA_RANGE` and its attribute "encrypted" (Linux `include/uapi/linux/kvm_para.h`).
 const HYPERCALL_MAP_GPA_RANGE: u64 = 12;
@@ -26,8 +30,6 @@ const MAP_GPA_RANGE_ENCRYPTED: u64 = 1 << 4;
 /// Errors a hypercall answers, negated (Linux `include/uapi/linux/kvm_para.h`).
 const KVM_EFAULT: u64 = 14;
 const KVM_EINVAL: u64 = 22;
-/// "Input/output error", as the answer to a request for certificates.
-const EIO: u64 = 5;
 const KVM_ENOSYS: u64 = 1000;
 
 /// `MSR_AMD64_SEV`: which kind of SEV is active (AMD APM volume 2, section 15.34.10).
@@ -39,6 +41,8 @@ const MSR_KVM_MIGRATION_CONTROL: u32 = 0x4b56_4d08;
 /// How often a vCPU re-enters at one faulting address before that counts as a crash. Another vCPU's conversion can
 /// make an access fail once or twice; a closed or poisoned page fails forever.
 const FAULT_RETRIES: u32 = 1000;
+/// Most pages that one access converts: as much as the largest page that a guest's request is worked off in.
+const IMPLICIT_PAGES_MAX: u64 = 512;
 
 /// Shared by all threads of a run.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Machine<V: KernelVm> {
     pub events: EventLog,
     pub guise: Guise,
     pub staging_bytes: ByteLen,
+    /// Only for an SNP guest.
+    snp: Option<SnpService>,
     to_shared: Tally,
     to_private: Tally,
     refused_one: AtomicBool,
@@ -74,6 +80,28 @@ impl Tally {
     }
 }
 
+/// Why a guest's request for a conversion is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It cannot be.
+    Invalid,
+    /// It should have been, and something failed.
+    Failed,
+}
+
+/// What a vCPU's thread does before it enters the guest again.
+#[derive(Debug)]
+pub(crate) enum Next<'m> {
+    /// Nothing.
+    Enter,
+    /// Maps these pages, which have just become private and will be used.
+    MapAhead(GfnRange),
+    /// Has the answer take effect while this is held.
+    CompleteWith(Locked<'m>),
+    /// Ends the run: the guest cannot go on.
+    Crash(String),
+}
+
 /// Repeated faults of one vCPU at one place.
 #[derive(Debug, Default)]
 pub(crate) struct FaultWatch {
@@ -88,6 +116,7 @@ impl<V: KernelVm> Machine<V> {
         events: EventLog,
         guise: Guise,
         staging_bytes: ByteLen,
+        snp: Option<SnpService>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             vm,
@@ -95,6 +124,7 @@ impl<V: KernelVm> Machine<V> {
             events,
             guise,
             staging_bytes,
+            snp,
             to_shared: Tally::default(),
             refused_one: AtomicBool::new(false),
             to_private: Tally::default(),
@@ -191,27 +221,41 @@ impl<V: KernelVm> Machine<V> {
     }
 
     /// A hypercall: the guest asks for a conversion.
-    pub(crate) fn hypercall(&self, vcpu: u32, call: Hypercall<'_>) {
+    pub(crate) fn hypercall(&self, vcpu: u32, call: Hypercall<'_>) -> Next<'_> {
         let [gpa, pages, attributes, ..] = call.arguments;
-        *call.answer = if call.number == HYPERCALL_MAP_GPA_RANGE {
-            let to = if attributes & MAP_GPA_RANGE_ENCRYPTED == 0 { Owner::Shared } else { Owner::Private };
-            match self.convert(vcpu, Gpa(gpa), PageCount::new(pages), to) {
-                Ok(()) => 0,
-                Err(errno) => errno.wrapping_neg(),
-            }
-        } else {
+        if call.number != HYPERCALL_MAP_GPA_RANGE {
             self.refuse(vcpu, "hypercall", format!("unknown number {}", call.number));
-            KVM_ENOSYS.wrapping_neg()
+            *call.answer = KVM_ENOSYS.wrapping_neg();
+            return Next::Enter;
+        }
+        let to = if attributes & MAP_GPA_RANGE_ENCRYPTED == 0 { Owner::Shared } else { Owner::Private };
+        let converted = self.convert(vcpu, Gpa(gpa), PageCount::new(pages), to);
+        *call.answer = match (&converted, &self.snp) {
+            (Ok(_), _) => 0,
+            // A change of page state: the kernel takes these two, positive, and nothing else.
+            (Err(Refusal::Invalid), Some(_)) => snp_exits::raw(Errno::INVAL),
+            (Err(Refusal::Failed), Some(_)) => snp_exits::raw(Errno::AGAIN),
+            (Err(Refusal::Invalid), None) => KVM_EINVAL.wrapping_neg(),
+            (Err(Refusal::Failed), None) => KVM_EFAULT.wrapping_neg(),
         };
+        converted.map_or(Next::Enter, |range| self.after_conversion(range, to))
     }
 
-    /// Carries out a guest's request, or says with which KVM errno it is refused.
-    fn convert(&self, vcpu: u32, gpa: Gpa, pages: PageCount, to: Owner) -> Result<(), u64> {
+    /// The guest will accept pages that are now private, one by one: they had better be there.
+    fn after_conversion(&self, range: GfnRange, to: Owner) -> Next<'_> {
+        match (&self.snp, to) {
+            (Some(_), Owner::Private) => Next::MapAhead(range),
+            _ => Next::Enter,
+        }
+    }
+
+    /// Carries out a guest's request.
+    fn convert(&self, vcpu: u32, gpa: Gpa, pages: PageCount, to: Owner) -> Result<GfnRange, Refusal> {
         let tally = if to == Owner::Shared { &self.to_shared } else { &self.to_private };
         let range = GfnRange::from_request(gpa, pages).map_err(|error| {
             tally.refused.fetch_add(1, Ordering::Relaxed);
             self.refuse(vcpu, "conversion", error.to_string());
-            KVM_EINVAL
+            Refusal::Invalid
         })?;
         let started = self.events.clock();
         let result = self.vm.convert(range, to);
@@ -223,7 +267,7 @@ impl<V: KernelVm> Machine<V> {
         }
         if let Err(error @ (ConvertError::Refused(_) | ConvertError::NoPrivateMemory)) = &result {
             self.refuse(vcpu, "conversion", error.to_string());
-            return Err(KVM_EINVAL);
+            return Err(Refusal::Invalid);
         }
         self.events.emit_with(|| Event::Conversion {
             vcpu,
@@ -246,20 +290,56 @@ impl<V: KernelVm> Machine<V> {
             },
             duration_us: started.map_or(0, |started| u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)),
         });
-        result.map(drop).map_err(|error| {
+        result.map(|_| range).map_err(|error| {
             tracing::warn!(vcpu, %range, %error, "conversion failed");
-            KVM_EFAULT
+            Refusal::Failed
         })
     }
 
-    /// An SNP guest asks for certificates: there are none.
-    pub(crate) fn certificates(&self, vcpu: u32, request: CertificateRequest<'_>) {
-        self.refuse(
-            vcpu,
-            "certificates",
-            format!("no certificates are configured, for {} pages at {}", request.pages, request.gpa),
-        );
-        *request.answer = EIO;
+    /// An SNP guest asks for certificates.
+    pub(crate) fn certificates(&self, vcpu: u32, request: CertificateRequest<'_>) -> Next<'_> {
+        let Some(snp) = &self.snp else {
+            *request.answer = snp_exits::raw(Errno::IO);
+            return Next::Enter;
+        };
+        let answer = snp.certificates(self.vm.shared(), request.gpa.0, *request.pages);
+        *request.answer = answer.errno;
+        *request.pages = answer.pages.unwrap_or(*request.pages);
+        if let Some(why) = answer.why {
+            self.refuse(vcpu, "certificates", why);
+        }
+        answer.held.map_or(Next::Enter, Next::CompleteWith)
+    }
+
+    /// A guest's last words.
+    pub(crate) fn system_event(&self, kind: u32, data: &[u64]) -> Next<'_> {
+        match (&self.snp, kind, data) {
+            (Some(_), snp_exits::SYSTEM_EVENT_SEV_TERM, [request, ..]) => {
+                self.end(snp_exits::termination(*request));
+                Next::Enter
+            }
+            _ => Next::Crash(format!("system event {kind} with {data:x?}")),
+        }
+    }
+
+    /// The processor would not enter the guest.
+    pub(crate) fn entry_failed(&self, reason: u64, cpu: u32) -> Next<'_> {
+        if self.snp.is_some() && reason == snp_exits::NO_VMSA {
+            return Next::Crash(snp_exits::NO_VMSA_EXPLAINED.to_owned());
+        }
+        Next::Crash(format!("CPU {cpu} refused to enter the guest, hardware reason {reason:#x}"))
+    }
+
+    /// So many pages were mapped ahead, and so many not.
+    pub(crate) fn mapped_ahead(&self, done: PageCount, not_done: PageCount) {
+        if let Some(snp) = &self.snp {
+            snp.mapped_ahead(done, not_done);
+        }
+    }
+
+    /// What was done for an SNP guest.
+    pub(crate) fn snp_counts(&self) -> Option<DeviceReport> {
+        self.snp.as_ref().map(SnpService::counts)
     }
 
     /// An MSR that KVM left to us.
@@ -280,9 +360,32 @@ impl<V: KernelVm> Machine<V> {
         }
     }
 
-    /// An access that attributes or backing refused. Under `sw` there are no implicit conversions: either another vCPU
-    /// is converting the page, and trying again helps, or the page cannot be had.
-    pub(crate) fn memory_fault(&self, watch: &mut FaultWatch, wanted: Owner, gpa: Gpa, size: u64) {
+    /// An access that attributes or backing refused. An SNP guest says with each access what it takes the page for; if
+    /// that is not what the page is, it asks for a conversion. Otherwise, and always under `sw`, either another vCPU is
+    /// converting the page, and trying again helps, or the page cannot be had.
+    pub(crate) fn memory_fault(
+        &self,
+        vcpu: u32,
+        watch: &mut FaultWatch,
+        wanted: Owner,
+        gpa: Gpa,
+        size: u64,
+    ) -> Next<'_> {
+        let owner = self.vm.page_state(gpa).and_then(|state| match state {
+            PageState::Shared => Some(Owner::Shared),
+            PageState::PrivateUntouched | PageState::PrivatePopulated => Some(Owner::Private),
+            _ => None,
+        });
+        if let (Some(snp), Some(owner)) = (&self.snp, owner)
+            && owner != wanted
+        {
+            let pages = PageCount::new(size.div_ceil(PAGE_SIZE).clamp(1, IMPLICIT_PAGES_MAX));
+            tracing::debug!(vcpu, %gpa, %pages, to = %wanted, "converted by an access");
+            if let Ok(range) = self.convert(vcpu, gpa, pages, wanted) {
+                snp.converted_implicitly();
+                return self.after_conversion(range, wanted);
+            }
+        }
         if watch.last == Some((gpa, wanted)) {
             watch.times += 1;
         } else {
@@ -292,11 +395,12 @@ impl<V: KernelVm> Machine<V> {
             if watch.times > 2 {
                 std::thread::yield_now();
             }
-            return;
+            return Next::Enter;
         }
         let state = self.vm.page_state(gpa).map_or_else(|| "not RAM".to_owned(), |state| state.to_string());
         let reason = format!("{wanted} access to {gpa} ({size} bytes), which is {state}");
         self.end(GuestOutcome::Crashed { reason });
+        Next::Enter
     }
 
     /// Something people should know at the end.

@@ -68,7 +68,8 @@ pub(super) fn finished<V: KernelVm>(
     receipt: &Receipt,
 ) -> RunReport {
     let (to_shared, to_private) = machine.conversions();
-    let devices = device_reports(counts);
+    let mut devices = device_reports(counts);
+    devices.extend(machine.snp_counts());
     let report = RunReport {
         place: place(config, tee, vm_type),
         timing,

@@ -12,10 +12,11 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use gmem::{GfnRange, PageCount};
 use gmem_kvm::port::{Exit, KernelVcpu, KernelVm};
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
-use super::machine::{FaultWatch, Machine};
+use super::machine::{FaultWatch, Machine, Next};
 use crate::report::GuestOutcome;
 
 /// Exits of one vCPU by reason.
@@ -24,6 +25,9 @@ pub(crate) type ExitCounts = BTreeMap<Cow<'static, str>, u64>;
 /// How often a thread that should stop is reminded. A signal that arrives just before the vCPU enters the guest is
 /// lost, so one is not enough.
 const REMIND_EVERY: Duration = Duration::from_millis(1);
+
+/// Pages that are mapped ahead at once: a signal, or another end of the guest, is heeded between two of them.
+const MAP_PIECE: PageCount = PageCount::new(512);
 
 /// What a vCPU's thread leaves behind.
 #[derive(Debug)]
@@ -93,12 +97,25 @@ fn run<V: KernelVm>(id: u32, mut vcpu: V::Vcpu, machine: &Machine<V>) -> Stopped
     let mut exits: Vec<(&'static str, u64)> = Vec::new();
     let mut watch = FaultWatch::default();
     while !machine.has_ended() {
-        let crash = match vcpu.run() {
+        let next = match vcpu.run() {
             Ok(exit) => {
                 count(&mut exits, exit.name());
                 handle(id, exit, machine, &mut watch)
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Next::Crash(error.to_string()),
+        };
+        let crash = match next {
+            Next::Enter => None,
+            Next::MapAhead(range) => {
+                map_ahead(&mut vcpu, range, machine);
+                None
+            }
+            Next::CompleteWith(held) => {
+                let completed = vcpu.complete_exit();
+                drop(held);
+                completed.err().map(|error| error.to_string())
+            }
+            Next::Crash(what) => Some(what),
         };
         if let Some(what) = crash {
             let place = vcpu.position().map_or_else(String::new, |(rip, cr3)| format!(", at rip={rip} with cr3={cr3}"));
@@ -121,11 +138,23 @@ fn count(exits: &mut Vec<(&'static str, u64)>, reason: &'static str) {
     }
 }
 
-/// Answers an exit; `Some` says why the guest cannot go on.
-fn handle<V: KernelVm>(id: u32, exit: Exit<'_>, machine: &Machine<V>, watch: &mut FaultWatch) -> Option<String> {
+/// Maps pages ahead of their use, piece by piece. It is a matter of speed only: what fails is counted, and the guest's own
+/// access finds out why.
+fn map_ahead<V: KernelVm>(vcpu: &mut V::Vcpu, range: GfnRange, machine: &Machine<V>) {
+    for piece in range.pieces(MAP_PIECE) {
+        if machine.has_ended() {
+            return;
+        }
+        let done = vcpu.prefault(piece).unwrap_or_default().min(piece.pages());
+        machine.mapped_ahead(done, PageCount::new(piece.pages().get() - done.get()));
+    }
+}
+
+/// Answers an exit, and says what is to be done before the guest is entered again.
+fn handle<'m, V: KernelVm>(id: u32, exit: Exit<'_>, machine: &'m Machine<V>, watch: &mut FaultWatch) -> Next<'m> {
     match exit {
         Exit::Port(access) => machine.port(id, access),
-        Exit::Hypercall(call) => machine.hypercall(id, call),
+        Exit::Hypercall(call) => return machine.hypercall(id, call),
         Exit::MsrRead(msr) => machine.read_msr(id, msr),
         Exit::MsrWrite(msr) => machine.write_msr(id, msr),
         // Nothing is there: no device has memory-mapped registers.
@@ -134,20 +163,18 @@ fn handle<V: KernelVm>(id: u32, exit: Exit<'_>, machine: &Machine<V>, watch: &mu
             data.fill(0xff);
         }
         Exit::MmioWrite(gpa, data) => tracing::debug!(vcpu = id, %gpa, ?data, "write where nothing is"),
-        Exit::MemoryFault { wanted, gpa, size } => machine.memory_fault(watch, wanted, gpa, size),
+        Exit::MemoryFault { wanted, gpa, size } => return machine.memory_fault(id, watch, wanted, gpa, size),
         // A vCPU in reset hold or halted waits for others, which is the kernel's to arrange where it has the interrupt
         // controller.
         Exit::Interrupted | Exit::Halted | Exit::ResetHold => {}
-        Exit::SnpCertificates(request) => machine.certificates(id, request),
-        Exit::Shutdown => return Some("triple fault (shutdown)".to_owned()),
-        Exit::SystemEvent { kind, data } => return Some(format!("system event {kind} with {data:x?}")),
-        Exit::FailEntry { reason, cpu } => {
-            return Some(format!("CPU {cpu} refused to enter the guest, hardware reason {reason:#x}"));
-        }
+        Exit::SnpCertificates(request) => return machine.certificates(id, request),
+        Exit::Shutdown => return Next::Crash("triple fault (shutdown)".to_owned()),
+        Exit::SystemEvent { kind, data } => return machine.system_event(kind, &data),
+        Exit::FailEntry { reason, cpu } => return machine.entry_failed(reason, cpu),
         Exit::InternalError { suberror, data } => {
-            return Some(format!("KVM internal error, suberror {suberror}, data {data:x?}"));
+            return Next::Crash(format!("KVM internal error, suberror {suberror}, data {data:x?}"));
         }
-        Exit::Other(reason) => return Some(format!("exit {reason}, which this VMM does not know")),
+        Exit::Other(reason) => return Next::Crash(format!("exit {reason}, which this VMM does not know")),
     }
-    None
+    Next::Enter
 }

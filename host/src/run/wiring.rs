@@ -4,7 +4,8 @@
 //! that carry bytes between the consoles and their ends: declared here and nowhere else.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -48,43 +49,83 @@ impl<V: KernelVm> IrqLine for Gsi<V> {
     }
 }
 
-/// The threads that carry console input and output.
+/// The threads that carry console input and output, to and from one VM after the other.
 #[derive(Debug, Default)]
 pub(super) struct Carriers {
     /// End with the run's stop signal, which their sources heed.
     inputs: Vec<JoinHandle<()>>,
-    /// Ends when the device's pipe is closed and drained.
+    /// End when there are no more pipes, and the last device's is closed and drained.
     outputs: Vec<JoinHandle<()>>,
+    /// Where input goes now.
+    target: Arc<Mutex<Option<InputTarget>>>,
+    /// Where outputs learn of the next VM's pipes.
+    pipes: Vec<Sender<BytePipe>>,
+}
+
+/// Where input goes.
+#[derive(Debug, Clone)]
+struct InputTarget {
+    serial: Arc<Serial>,
+    virtio: BytePipe,
 }
 
 impl Carriers {
-    /// Starts carrying; if a thread cannot be had, those that run still can be [joined](Self::join).
-    pub(super) fn start(&mut self, ends: InputsAndOutputs, to: &Consoles) -> std::io::Result<()> {
-        if let Some(input) = ends.serial_input {
-            let serial = Arc::clone(&to.serial);
-            let carry = move || carry_input(input, |bytes| serial.enqueue_all(bytes).is_ok());
-            self.inputs.push(Builder::new().name("serial input".into()).spawn(carry)?);
+    /// Carries to and from these consoles from now on. The first time this starts the threads, with the outer ends; if one
+    /// cannot be had, those that run still can be [joined](Self::join).
+    pub(super) fn connect(&mut self, ends: &mut Ends, to: &Consoles) -> std::io::Result<()> {
+        let target = InputTarget { serial: Arc::clone(&to.serial), virtio: to.virtio_to_guest.clone() };
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
+        if self.pipes.is_empty() {
+            self.start(InputsAndOutputs::take_from(ends))?;
         }
-        if let Some(input) = ends.virtio_input {
-            let pipe = to.virtio_to_guest.clone();
-            let carry = move || carry_input(input, |bytes| pipe.send_all(bytes).is_ok());
-            self.inputs.push(Builder::new().name("virtio-console input".into()).spawn(carry)?);
-        }
-        for (name, pipe, output) in [
-            ("serial output", &to.serial_from_guest, ends.serial_output),
-            ("virtio-console output", &to.virtio_from_guest, ends.virtio_output),
-        ] {
-            let pipe = pipe.clone();
-            self.outputs.push(Builder::new().name(name.into()).spawn(move || carry_output(&pipe, output))?);
+        for (sender, pipe) in self.pipes.iter().zip([&to.serial_from_guest, &to.virtio_from_guest]) {
+            // Its carrier may have panicked; then there is nobody to carry.
+            let _ = sender.send(pipe.clone());
         }
         Ok(())
     }
 
+    fn start(&mut self, ends: InputsAndOutputs) -> std::io::Result<()> {
+        for (name, output) in [("serial output", ends.serial_output), ("virtio-console output", ends.virtio_output)] {
+            let (sender, pipes) = channel();
+            self.outputs.push(Builder::new().name(name.into()).spawn(move || carry_output(&pipes, output))?);
+            self.pipes.push(sender);
+        }
+        let current =
+            |target: &Mutex<Option<InputTarget>>| target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(input) = ends.serial_input {
+            let target = Arc::clone(&self.target);
+            let carry = move || {
+                carry_input(input, |bytes| {
+                    current(&target).is_some_and(|target| target.serial.enqueue_all(bytes).is_ok())
+                });
+            };
+            self.inputs.push(Builder::new().name("serial input".into()).spawn(carry)?);
+        }
+        if let Some(input) = ends.virtio_input {
+            let target = Arc::clone(&self.target);
+            let carry = move || {
+                carry_input(input, |bytes| {
+                    current(&target).is_some_and(|target| target.virtio.send_all(bytes).is_ok())
+                });
+            };
+            self.inputs.push(Builder::new().name("virtio-console input".into()).spawn(carry)?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of a VM's devices, whose memory they hold.
+    pub(super) fn disconnect(&self) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Waits for all of them, once the devices are stopped and a request to stop was made. Whoever is stuck because
     /// nobody takes what the guest wrote is left behind: it holds nothing of the VM.
-    pub(super) fn join(self) -> Result<(), ConsoleStuck> {
+    pub(super) fn join(&mut self) -> Result<(), ConsoleStuck> {
+        // No more pipes come.
+        self.pipes.clear();
         let deadline = Instant::now() + DRAIN_PATIENCE;
-        for thread in self.inputs.into_iter().chain(self.outputs) {
+        for thread in self.inputs.drain(..).chain(self.outputs.drain(..)) {
             while !thread.is_finished() {
                 if Instant::now() >= deadline {
                     return Err(ConsoleStuck { thread: thread.thread().name().unwrap_or("console").to_owned() });
@@ -139,21 +180,24 @@ fn carry_input(mut input: Box<dyn Read + Send>, deliver: impl Fn(&[u8]) -> bool)
     let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = input.read(&mut buffer) {
         if !deliver(&buffer[..len]) {
-            return;
+            // The guest has ended; there may be another one.
+            tracing::debug!(len, "console input lost");
         }
     }
 }
 
-fn carry_output(pipe: &BytePipe, mut output: Box<dyn Write + Send>) {
+fn carry_output(pipes: &Receiver<BytePipe>, mut output: Box<dyn Write + Send>) {
     let mut buffer = vec![0; 1 << 16];
-    loop {
-        let len = pipe.receive(&mut buffer);
-        if len == 0 {
-            return;
-        }
-        // Nobody listening is no reason to hold the guest up: what cannot be written is dropped.
-        if let Err(error) = output.write_all(&buffer[..len]).and_then(|()| output.flush()) {
-            tracing::debug!(%error, len, "console output lost");
+    for pipe in pipes {
+        loop {
+            let len = pipe.receive(&mut buffer);
+            if len == 0 {
+                break;
+            }
+            // Nobody listening is no reason to hold the guest up: what cannot be written is dropped.
+            if let Err(error) = output.write_all(&buffer[..len]).and_then(|()| output.flush()) {
+                tracing::debug!(%error, len, "console output lost");
+            }
         }
     }
 }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, ensure};
 use gmem_kvm::kvm::KvmKernel;
 use tenure::config::inputs::Inputs;
+use tenure::config::snp::SnpConfig;
 use tenure::config::values::VirtioConsole;
 use tenure::config::{Guise, RunConfig, Tee};
 use tenure::events::EventLog;
 use tenure::firmware::FirmwareImage;
 use tenure::report::GuestOutcome;
-use tenure::run::{self, Ends};
+use tenure::run::{self, Ends, Firmware};
 use tenure::stop::StopSignal;
 
 use crate::stub::{self, REPORT_BYTES, Work};
@@ -46,6 +47,7 @@ pub(crate) fn run(work: Work) -> Result<u64> {
         memory: crate::floor::RAM,
         vcpus: 1,
         virtio_console: VirtioConsole::None,
+        snp: SnpConfig::default(),
     };
     let console = Console::default();
     let ends = Ends {
@@ -56,8 +58,8 @@ pub(crate) fn run(work: Work) -> Result<u64> {
         virtio_input: None,
         stop: StopSignal::new()?,
     };
-    let inputs = Inputs { kernel: None, initrd: None };
-    let report = run::run_with_firmware(&kernel, Tee::Sw, &config, &inputs, &firmware, ends)?;
+    let inputs = Inputs::default();
+    let report = run::run_with_firmware(&kernel, Tee::Sw, &config, &inputs, Firmware::Ours(firmware), ends)?;
     ensure!(report.outcome == GuestOutcome::SelfTest { failed_checks: 0 }, "the guest ended with {:?}", report.outcome);
     ensure!(report.teardown.is_clean(), "{:?}", report.teardown);
     let said = console.0.lock().map_err(|_| anyhow::anyhow!("the console's thread panicked"))?;

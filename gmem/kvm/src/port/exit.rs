@@ -35,7 +35,8 @@ pub struct Hypercall<'a> {
     pub number: u64,
     /// Arguments.
     pub arguments: [u64; 6],
-    /// What the guest finds in RAX: 0 or a negative KVM errno.
+    /// What the guest finds in RAX: 0 or a negative KVM errno. For a change of page state of an SNP guest 0, `EINVAL` or
+    /// `EAGAIN`, positive; `KVM_RUN` refuses anything else.
     pub answer: &'a mut u64,
 }
 

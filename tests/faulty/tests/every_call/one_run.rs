@@ -11,6 +11,7 @@ use gmem_kvm::testing::fault::{Failure, Faults, Moment, PortCall};
 use gmem_kvm::testing::faulty::Faulty;
 use tenure::config::RunConfig;
 use tenure::config::inputs::Inputs;
+use tenure::config::snp::SnpConfig;
 use tenure::config::values::VirtioConsole;
 use tenure::events::EventLog;
 use tenure::report::RunReport;
@@ -67,8 +68,9 @@ pub(crate) fn run(scenario: &Scenario, trouble: Trouble) -> Seen {
         memory: scenario.memory,
         vcpus: scenario.vcpus,
         virtio_console: VirtioConsole::None,
+        snp: SnpConfig::default(),
     };
-    let inputs = Inputs { kernel: None, initrd: None };
+    let inputs = Inputs::default();
     let events = EventLog::in_memory();
     let ends = Ends {
         events: events.clone(),

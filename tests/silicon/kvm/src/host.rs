@@ -69,6 +69,8 @@ pub(crate) struct State {
     next_id: u32,
     /// The next LAUNCH_UPDATE finds a signal pending.
     pub interrupt_update: bool,
+    /// Looks on whenever a guest's request goes to the firmware.
+    pub at_request: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Calls on VMs and vCPUs so far, and the one at which the VM dies.
     pub calls: u64,
     pub dies_at: Option<u64>,
@@ -207,6 +209,11 @@ impl SiliconKernel {
     /// Calls on VMs and vCPUs so far.
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+
+    /// Has somebody look on whenever a guest's request goes to the firmware. It may call nothing of this kernel.
+    pub fn at_request(&self, look: impl Fn() + Send + Sync + 'static) {
+        self.lock().at_request = Some(Arc::new(look));
     }
 
     /// A signal is pending when LAUNCH_UPDATE is called next.

@@ -74,6 +74,13 @@ pub enum Step {
         /// Four bytes.
         value: u32,
     },
+    /// Writes a byte to a port.
+    OutByte {
+        /// Which.
+        port: u16,
+        /// The byte.
+        value: u8,
+    },
     /// Asks to be terminated, for this reason (GHCB MSR value).
     Terminate(u64),
     /// Ends in a triple fault.

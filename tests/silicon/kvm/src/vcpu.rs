@@ -173,6 +173,12 @@ impl SiliconVcpu {
                     let (port, direction, width) = (*port, Direction::Out, 4);
                     return Ok(Exit::Port(PortAccess { port, direction, width, data: &mut self.progress.data }));
                 }
+                Step::OutByte { port, value } => {
+                    self.progress.data[0] = *value;
+                    let (port, direction, width) = (*port, Direction::Out, 1);
+                    let data = &mut self.progress.data[..1];
+                    return Ok(Exit::Port(PortAccess { port, direction, width, data }));
+                }
                 Step::Terminate(value) => return Ok(Exit::SystemEvent { kind: SEV_TERM, data: vec![*value] }),
                 Step::TripleFault => return Ok(Exit::Shutdown),
             };
@@ -337,6 +343,9 @@ impl SiliconVcpu {
         }
         platform.host_write(to, &request).map_err(|error| error.to_string())?;
         platform.rmpupdate(from, firmware_page()).map_err(|error| error.to_string())?;
+        if let Some(look) = &state.at_request {
+            look();
+        }
         let outcome = platform.snp_guest_request(context, to, from);
         platform.snp_page_reclaim(from, PageSize::Size4K).map_err(|status| status.to_string())?;
         platform.rmpupdate(from, Assignment::default()).map_err(|error| error.to_string())?;
