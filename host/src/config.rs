@@ -173,7 +173,8 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub snp_certificates: Option<PathBuf>,
 
-    /// How often an SNP guest may reset itself: it is torn down, and launched again as before [default: 0]
+    /// How often an SNP guest may reset itself: it is torn down, and launched again as before; 0 ends the run instead
+    /// [default: as often as it likes]
     #[arg(long, value_name = "NUMBER")]
     pub snp_resets: Option<u32>,
 
@@ -384,7 +385,7 @@ mod tests {
             ("vcpus", config.vcpus.to_string()),
             ("virtio_console", "none".to_owned()),
             ("snp_policy", "smt".to_owned()),
-            ("snp_resets", config.snp.resets.to_string()),
+            ("snp_resets", config.snp.resets.map_or("as often as it likes".to_owned(), |most| most.to_string())),
             ("vcpu_type", config.snp.vcpu_type.to_string()),
             ("summary", "false".to_owned()),
             ("log", log),

@@ -214,10 +214,10 @@ struct Round {
 /// Whether a guest with this outcome is launched once more.
 fn may_go_on(technology: &Technology<'_>, resets: u32, stop: &StopSignal, outcome: &GuestOutcome) -> bool {
     let allowed = match technology {
-        Technology::Staged(_) => 0,
-        Technology::Snp(guest) => guest.resets,
+        Technology::Staged(_) => false,
+        Technology::Snp(guest) => guest.resets.is_none_or(|most| resets < most),
     };
-    *outcome == GuestOutcome::Reset && resets < allowed && stop.reason().is_none()
+    *outcome == GuestOutcome::Reset && allowed && stop.reason().is_none()
 }
 
 /// One VM, from its creation to its receipt.

@@ -447,7 +447,7 @@ fn shared_only_certificates_need_shared_memory() {
 #[test]
 fn one_launch_a_reset_launches_the_same_again() {
     let mut bed = Bed::new(2);
-    bed.config.snp.resets = 2;
+    bed.config.snp.resets = Some(2);
     let say = Step::OutByte { port: layout::SERIAL_PORT, value: b'x' };
     bed.script(0, [report(0, None), say, reset()]);
     let Ran { report, events } = bed.run();
@@ -473,8 +473,9 @@ fn one_launch_a_reset_launches_the_same_again() {
 }
 
 #[test]
-fn a_reset_ends_the_run_unless_it_may_go_on() {
-    let bed = Bed::new(1);
+fn a_reset_ends_the_run_if_there_may_be_none() {
+    let mut bed = Bed::new(1);
+    bed.config.snp.resets = Some(0);
     bed.script(0, [reset()]);
     let Ran { report, events } = bed.run();
     assert_eq!((report.outcome.clone(), report.exit_code()), (GuestOutcome::Reset, ExitCode::Success));

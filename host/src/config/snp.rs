@@ -86,8 +86,8 @@ pub struct SnpConfig {
     pub vcpu_type: CpuModel,
     /// Certificates for its reports.
     pub certificates: Option<PathBuf>,
-    /// How often it may reset itself.
-    pub resets: u32,
+    /// How often it may reset itself; without a number, as often as it likes.
+    pub resets: Option<u32>,
 }
 
 impl Default for SnpConfig {
@@ -101,7 +101,7 @@ impl Default for SnpConfig {
             report_key: ReportKey::default(),
             vcpu_type: DEFAULT_VCPU_TYPE,
             certificates: None,
-            resets: 0,
+            resets: None,
         }
     }
 }
@@ -140,7 +140,7 @@ impl SnpConfig {
             report_key: if settings.snp_vlek_only == Some(true) { ReportKey::OnlyVlek } else { ReportKey::Any },
             vcpu_type: settings.vcpu_type.map_or(defaults.vcpu_type, |Text(model)| model),
             certificates: settings.snp_certificates.take(),
-            resets: settings.snp_resets.unwrap_or(defaults.resets),
+            resets: settings.snp_resets.or(defaults.resets),
         })
     }
 }
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(config.policy.to_raw(), 0x12_0000);
         assert_eq!((config.host_data.0[0], config.host_data.0[31]), (1, 2));
         assert_eq!(config.signed, Some(SignedFiles { block: "dir/block".into(), auth: "dir/auth".into() }));
-        assert_eq!((config.report_key, config.resets), (ReportKey::OnlyVlek, 3));
+        assert_eq!((config.report_key, config.resets), (ReportKey::OnlyVlek, Some(3)));
         assert_eq!((config.vcpu_type, config.certificates), (CpuModel::Milan, Some("dir/certs".into())));
         assert_eq!(resolved("tee = \"snp\""), Ok(SnpConfig::default()));
     }

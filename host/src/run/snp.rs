@@ -35,8 +35,8 @@ pub(super) struct SnpGuest {
     /// What the PSP will have measured.
     pub digest: Digest,
     pub certificates: Option<Arc<CertificateFile>>,
-    /// How often it may reset itself.
-    pub resets: u32,
+    /// How often it may reset itself, if there is a limit.
+    pub resets: Option<u32>,
 }
 
 /// Why there is no such guest.
