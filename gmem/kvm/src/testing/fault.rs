@@ -61,6 +61,17 @@ calls! {
 }
 
 impl PortCall {
+    /// The calls only SNP guests need.
+    pub const SNP: [Self; 7] = [
+        Self::SnpInit,
+        Self::SnpEnableCertificateRequests,
+        Self::SnpLaunchStart,
+        Self::SnpLaunchUpdate,
+        Self::SnpLaunchFinish,
+        Self::Prefault,
+        Self::CompleteExit,
+    ];
+
     /// Which call an SNP command is.
     pub const fn of_snp(command: &SnpCommand<'_>) -> Self {
         match command {
