@@ -221,6 +221,9 @@ pub enum Doorbell {
     SelfTestDone = 3,
     /// A mark for the event log, for instance "user space reached"; the argument is the guest's choice.
     Mark = 4,
+    /// Attestation evidence for whoever runs the guest: the argument is the number (address / [`PAGE_SIZE`]) of the shared
+    /// page with its [`EvidenceHeader`]. The VMM has a copy when the guest goes on.
+    Evidence = 5,
 }
 
 impl Doorbell {
@@ -232,6 +235,7 @@ impl Doorbell {
             2 => Some((Self::Fault, argument)),
             3 => Some((Self::SelfTestDone, argument)),
             4 => Some((Self::Mark, argument)),
+            5 => Some((Self::Evidence, argument)),
             _ => None,
         }
     }
@@ -241,6 +245,26 @@ impl Doorbell {
         self as u32 | argument << 8
     }
 }
+
+/// What a guest hands over by [`Doorbell::Evidence`]: this at the beginning of a shared page, and `len` bytes of evidence
+/// after it, in as many shared pages as that takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EvidenceHeader {
+    /// [`EVIDENCE_MAGIC`].
+    pub magic: u64,
+    /// One of the `EVIDENCE_*` kinds.
+    pub kind: u32,
+    /// Bytes of evidence, 1 to [`EVIDENCE_MAX`].
+    pub len: u32,
+}
+/// "TENUREEV".
+pub const EVIDENCE_MAGIC: u64 = u64::from_le_bytes(*b"TENUREEV");
+/// `kind`: an SNP attestation report, as the PSP signed it.
+pub const EVIDENCE_SNP_REPORT: u32 = 1;
+/// Most bytes of evidence.
+pub const EVIDENCE_MAX: u32 = 0x4000;
+const _: () = assert!(size_of::<EvidenceHeader>() == 16);
 
 /// Why the firmware gave up ([`Doorbell::Fault`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

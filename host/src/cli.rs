@@ -10,20 +10,24 @@ mod log;
 pub mod measure;
 mod prove;
 pub mod run;
+pub mod selftest;
 pub mod terminal;
 
 use crate::audit::AuditError;
 use crate::check::facts::Facts;
 use crate::check::{self, NotCapable};
 use crate::config::inputs::InputError;
+use crate::config::values::ValueError;
 use crate::config::{ConfigError, Settings, Summary};
 use crate::events::EventLogError;
 use crate::exit::{self, ExitCode};
 use crate::idblock::IdBlockError;
 use crate::measure::MeasureError;
+use crate::output::OutputError;
 use crate::prove::ProofError;
 use crate::report::{GuestOutcome, RunReport};
 use crate::run::RunError;
+use crate::selftest::{EndorsementError, SelfTestError};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::aot::{self, Shell};
 use endpoint::EndpointError;
@@ -82,6 +86,18 @@ pub enum Command {
     /// listed; they are no finding. Root sees everything; others see their own processes, and are told so.
     #[command(after_long_help = help("tenure audit\ntenure audit --json | jq '.findings[] | {id, confidence, ask}'"))]
     Audit(AuditArgs),
+
+    /// Tests this host with guests of its own, and packs what was seen for somebody else
+    ///
+    /// Guests are launched with and without an ID block, with one that must be refused, in turn, and with conversions that
+    /// the host carries out; ASIDs and memory must come back. What the guest itself cannot do yet is said to be not run. On
+    /// a host that cannot, it says what is missing.
+    #[command(after_long_help = help(
+        "tenure selftest\n\
+         tenure selftest --tee snp --bundle OUT.tar.zst\n\
+         tenure selftest --tee snp --launches 600 --json | jq .results.totals"
+    ))]
+    Selftest(selftest::SelfTestArgs),
 
     /// Predicts what a launch will be measured as
     ///
@@ -214,6 +230,18 @@ pub enum CliError {
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
+    /// A self-test.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
+    /// What reports are verified with.
+    #[error(transparent)]
+    Endorsement(#[from] EndorsementError),
+    /// A size.
+    #[error("memory: {0}")]
+    Memory(#[from] ValueError),
+    /// A bundle.
+    #[error("bundle: {0}")]
+    Bundle(OutputError),
     /// KVM, although it was there a moment ago.
     #[error(transparent)]
     Kernel(CallError),
@@ -233,6 +261,10 @@ impl CliError {
             | Self::Proof(_)
             | Self::Measure(_)
             | Self::IdBlock(_)
+            | Self::SelfTest(_)
+            | Self::Endorsement(_)
+            | Self::Memory(_)
+            | Self::Bundle(_)
             | Self::Signals(_)
             | Self::Console(_)
             | Self::Output(_) => ExitCode::Usage,
@@ -250,6 +282,7 @@ impl Cli {
             Command::Run(args) => run::run(*args),
             Command::Prove(args) => prove::prove(&args),
             Command::Audit(args) => audit::audit(&args),
+            Command::Selftest(args) => selftest::selftest(&args),
             Command::Measure(what) => measure::measure(what),
             Command::Idblock(what) => idblock::idblock(what),
             Command::Completions { shell } => completions(shell),

@@ -85,6 +85,13 @@ pub enum Event {
         /// The guest's choice.
         value: u32,
     },
+    /// The guest handed attestation evidence over.
+    Evidence {
+        /// Which vCPU.
+        vcpu: u32,
+        /// How much.
+        bytes: u64,
+    },
     /// The guest reset itself and was torn down; the same launch is carried out again.
     Relaunch {
         /// How often that was done with this one.

@@ -49,11 +49,11 @@ impl ExitCode {
         match self {
             Self::Success => "did what was asked; run: guest ended or was stopped on request, teardown was clean",
             Self::Usage => "usage, configuration, or input/output",
-            Self::NotCapable => "audit, check, run: host or platform not capable",
+            Self::NotCapable => "audit, check, run, selftest: host or platform not capable",
             Self::LaunchFailed => "run: launch failed",
             Self::GuestCrashed => "run: guest crashed",
             Self::TeardownNotClean => "run: teardown not clean",
-            Self::Findings => "audit, idblock inspect, prove: findings; measure diff: a difference",
+            Self::Findings => "audit, idblock inspect, prove: findings; measure diff: a difference; selftest: a check that failed",
         }
     }
 }

@@ -23,5 +23,6 @@ pub mod progress;
 pub mod prove;
 pub mod report;
 pub mod run;
+pub mod selftest;
 pub mod stop;
 pub mod summary;

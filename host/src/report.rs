@@ -27,6 +27,10 @@ pub struct RunReport {
     pub devices: Vec<DeviceReport>,
     /// How the guest ended.
     pub outcome: GuestOutcome,
+    /// What firmware answered when it refused the launch, if it was that.
+    pub firmware_status: Option<u32>,
+    /// Attestation evidence the guest handed over, in order. Nothing of it was checked.
+    pub handed: Vec<GuestEvidence>,
     /// What became of its memory and descriptors.
     pub teardown: TeardownReport,
     /// What people should know besides.
@@ -98,6 +102,15 @@ pub struct DeviceReport {
     pub name: Cow<'static, str>,
     /// Its counters in the order worth reading.
     pub counters: Vec<(Cow<'static, str>, u64)>,
+}
+
+/// Attestation evidence as a guest handed it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestEvidence {
+    /// What it says it is: one of the `EVIDENCE_*` of [`guest_fw::abi`].
+    pub kind: u32,
+    /// The evidence.
+    pub bytes: Vec<u8>,
 }
 
 /// How a guest ended.
@@ -242,7 +255,7 @@ impl RunReport {
             GuestOutcome::PoweredOff | GuestOutcome::Reset | GuestOutcome::SelfTest { failed_checks: 0 } => {
                 ExitCode::Success
             }
-            GuestOutcome::Stopped { by: StopReason::Internal } => ExitCode::GuestCrashed,
+            GuestOutcome::Stopped { by: StopReason::Internal | StopReason::TimeLimit } => ExitCode::GuestCrashed,
             GuestOutcome::Stopped { .. } => ExitCode::Success,
             GuestOutcome::SelfTest { .. }
             | GuestOutcome::FirmwareFault { .. }

@@ -9,6 +9,8 @@ mod assemble;
 pub mod certificates;
 mod cmdline;
 mod cpuid;
+mod handed;
+mod launch;
 mod linux;
 mod machine;
 mod prepare;
@@ -23,12 +25,12 @@ mod wiring;
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::snp::ovmf::Ovmf;
 use gmem::layout::LayoutError;
 use gmem_kvm::port::{CallError, Kernel, KernelVm};
-use gmem_kvm::vm::{LaunchError, Vm};
+use gmem_kvm::vm::LaunchError;
 use guest_fw::abi;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -38,17 +40,23 @@ use crate::devices::DeviceCounts;
 use crate::events::{Event, EventLog};
 use crate::exit::ExitCode;
 use crate::firmware::{self, FirmwareError, FirmwareImage};
-use crate::report::{GuestOutcome, RunReport, Timing};
+use crate::report::{GuestOutcome, RunReport};
 use crate::stop::{StopReason, StopSignal};
-use assemble::{Assembled, Order, Steps, assemble, seal};
+use assemble::{Assembled, Steps};
+use launch::{Launched, launch};
 use machine::Machine;
 use prepare::{Prepared, Technology, prepare};
 use threads::{Stopped, VcpuThreads};
 use wiring::{Carriers, Consoles};
 
+pub use launch::launch_only;
 pub use linux::LinuxError;
+pub use report::host;
 pub use snp::SnpError;
 pub use staged::PlanningError;
+
+/// The launch step whose detail is the digest that an SNP guest will have.
+pub const PREDICTED: &str = "predict the launch digest";
 
 /// Where a run's output goes and where its input and its end come from.
 pub struct Ends {
@@ -179,7 +187,7 @@ pub fn run_with_firmware<K: Kernel>(
     let mut prepared = prepare(kernel, tee, config, inputs, firmware)?;
     if let Technology::Snp(guest) = &prepared.technology {
         steps.done("plan", Some(guest.launch.to_string()));
-        steps.done("predict the launch digest", Some(guest.digest.to_string()));
+        steps.done(PREDICTED, Some(guest.digest.to_string()));
     }
     let mut carriers = Carriers::default();
     let mut round = Round { number: 0, started };
@@ -231,22 +239,10 @@ fn run_once<K: Kernel>(
     ends: &mut Ends,
 ) -> Result<RunReport, RunError> {
     let events = ends.events.clone();
-    let vm_type = prepared.vm_type;
-    let mut vm = Vm::create(kernel, vm_type, prepared.ram)?;
-    let mut vcpus = Vec::new();
-    let assembled = assemble(&mut vm, &mut vcpus, Order { events: &events, config, prepared });
-    let sealed = match assembled {
-        Ok(assembled) => seal(vm, &prepared.technology).map(|vm| (vm, assembled)),
-        Err(error) => Err(Box::new(vm.fail(error))),
-    };
-    let (vm, assembled) = match sealed {
-        Ok(sealed) => sealed,
-        Err(failed) => {
-            let reason = failed.why().to_string();
-            let launch = round.started.elapsed();
-            let receipt = failed.teardown(vcpus);
-            return Ok(report::not_started(&events, config, tee, vm_type, reason, launch, &receipt));
-        }
+    let place = report::place(config, tee, prepared.vm_type);
+    let Launched { vm, assembled, vcpus } = match launch(kernel, config, prepared, &events)? {
+        Ok(launched) => launched,
+        Err(failed) => return Ok(failed.teardown(&events, place, round.started.elapsed())),
     };
     let launched = Instant::now();
     let last =
@@ -257,12 +253,8 @@ fn run_once<K: Kernel>(
     let exits = exits.collect();
     let vcpus = stopped.into_iter().flatten().map(|Stopped { vcpu, .. }| vcpu).collect();
     let receipt = vm.teardown(vcpus);
-    let timing = Timing {
-        launch: launched - round.started,
-        guest: ended - launched,
-        teardown: receipt.steps.last().map_or(Duration::ZERO, |step| step.at),
-    };
-    Ok(report::finished(&events, config, tee, vm_type, timing, &machine, &counts, exits, &receipt))
+    let timing = report::timing(launched - round.started, ended - launched, &receipt);
+    Ok(report::finished(&events, place, timing, &machine, &counts, exits, &receipt))
 }
 
 /// What is left when the guest has ended and nothing of it runs.

@@ -28,10 +28,13 @@ pub enum StopReason {
     Escape = 4,
     /// Some part of the VMM that cannot go on.
     Internal = 5,
+    /// It has run as long as it may.
+    TimeLimit = 6,
 }
 
 impl StopReason {
-    const ALL: [Self; 5] = [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Escape, Self::Internal];
+    const ALL: [Self; 6] =
+        [Self::Interrupt, Self::Terminate, Self::Hangup, Self::Escape, Self::Internal, Self::TimeLimit];
 
     fn from_raw(raw: usize) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| *reason as usize == raw)
@@ -46,6 +49,7 @@ impl fmt::Display for StopReason {
             Self::Hangup => "SIGHUP",
             Self::Escape => "the console's escape key",
             Self::Internal => "an internal error",
+            Self::TimeLimit => "its time limit",
         })
     }
 }

@@ -21,6 +21,12 @@ const fn status(code: u32, name: &'static str, meaning: &'static str) -> Status 
 
 /// The PSP was not asked at all (`SEV_RET_NO_FW_CALL`, -1): Linux' own.
 pub const NOT_ASKED: u32 = u32::MAX;
+/// A guest's policy does not fit the platform, or its ID block.
+pub const POLICY_FAILURE: u32 = 0x07;
+/// An ID block's signature, or the author's, does not hold.
+pub const BAD_SIGNATURE: u32 = 0x0a;
+/// The launch is not the one in the ID block.
+pub const BAD_MEASUREMENT: u32 = 0x0b;
 /// The PSP would have a parameter otherwise.
 pub const INVALID_PARAM: u32 = 0x16;
 

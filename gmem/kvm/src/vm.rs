@@ -151,6 +151,14 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    /// What firmware answered, if the kernel passed on what was refused.
+    pub fn firmware(&self) -> Option<u32> {
+        match self {
+            Self::Kernel { source, .. } | Self::Explained { source, .. } => source.firmware,
+            Self::Backing { .. } | Self::Plan { .. } => None,
+        }
+    }
+
     fn kernel(step: &'static str) -> impl Fn(CallError) -> Self {
         move |source| Self::Kernel { step, source }
     }

@@ -33,6 +33,13 @@ impl Serialize for FileId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
+impl Moment {
+    /// The present, by the system's clock.
+    pub fn now() -> Self {
+        Self(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
+    }
+}
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = i64::try_from(self.0).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());

@@ -190,6 +190,26 @@ impl Facts {
     }
 }
 
+/// How many guests with keys of their own there are, as two parties count; who does not say is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuestCounts {
+    /// ASIDs that SEV-ES and SNP guests have: `misc.current` of the root control group.
+    pub asids_in_use: Option<u64>,
+    /// Guests that SNP's firmware has contexts of.
+    pub firmware_guests: Option<u32>,
+}
+
+impl GuestCounts {
+    /// Looks at the host whose file system begins at `root`, usually `/`, and at nothing else of it.
+    pub fn gather(root: &Path) -> Self {
+        let status = snp_status(&root.join("dev/sev")).and_then(Result::ok);
+        Self {
+            asids_in_use: asids(&root.join("sys/fs/cgroup")).current.get("sev_es").copied(),
+            firmware_guests: status.map(|status| status.guests),
+        }
+    }
+}
+
 /// The text of a file, or nothing. No file of interest is anywhere near as long as the limit.
 fn read(path: &Path) -> String {
     let mut bytes = Vec::new();

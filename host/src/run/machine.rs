@@ -19,9 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::config::Guise;
 use crate::devices::bus::{Event as BusEvent, Outcome as BusOutcome, PioBus};
 use crate::events::{self, ConversionResult, Event, EventLog};
-use crate::report::{ConversionCounts, DeviceReport, GuestOutcome};
+use crate::report::{ConversionCounts, DeviceReport, GuestEvidence, GuestOutcome};
 
 use super::certificates::Locked;
+use super::handed::HandedOver;
 use super::snp_exits::{self, SnpService};
 
 /// `KVM_HC_MAP_GPA_RANGE` and its attribute "encrypted" (Linux `include/uapi/linux/kvm_para.h`).
@@ -57,6 +58,7 @@ pub(crate) struct Machine<V: KernelVm> {
     to_shared: Tally,
     to_private: Tally,
     refused_one: AtomicBool,
+    handed: HandedOver,
     outcome: Mutex<Option<GuestOutcome>>,
     warnings: Mutex<Vec<String>>,
     ended: AtomicBool,
@@ -127,6 +129,7 @@ impl<V: KernelVm> Machine<V> {
             snp,
             to_shared: Tally::default(),
             refused_one: AtomicBool::new(false),
+            handed: HandedOver::default(),
             to_private: Tally::default(),
             outcome: Mutex::new(None),
             warnings: Mutex::default(),
@@ -196,10 +199,23 @@ impl<V: KernelVm> Machine<V> {
                 };
                 self.end(GuestOutcome::FirmwareFault { fault });
             }
+            BusEvent::Doorbell { command: Doorbell::Evidence, argument } => self.take_evidence(vcpu, argument),
             BusEvent::UnknownDoorbell { value } => {
                 self.refuse(vcpu, "doorbell", format!("unknown command {value:#x}"));
             }
         }
+    }
+
+    fn take_evidence(&self, vcpu: u32, page: u32) {
+        match self.handed.take(self.vm.shared(), page) {
+            Ok(len) => self.events.emit(Event::Evidence { vcpu, bytes: len }),
+            Err(why) => self.refuse(vcpu, "evidence", why.to_string()),
+        }
+    }
+
+    /// What the guest handed over.
+    pub(crate) fn handed(&self) -> Vec<GuestEvidence> {
+        self.handed.all()
     }
 
     fn drop_staging(&self, vcpu: u32) {

@@ -6,6 +6,7 @@ use gmem::PageCount;
 use gmem_kvm::evidence::debugfs::KernelsList;
 use gmem_kvm::port::{KernelVm, VmType};
 use gmem_kvm::teardown::{Closing, Leaked, Receipt};
+use gmem_kvm::vm::LaunchError;
 use std::time::Duration;
 
 use super::machine::Machine;
@@ -30,23 +31,35 @@ pub(super) fn started(events: &EventLog, tee: Tee, config: &RunConfig) {
     });
 }
 
+/// Why a launch failed, as far as that outlives what was launched.
+pub(super) struct Refusal {
+    reason: String,
+    firmware: Option<u32>,
+}
+
+impl From<&LaunchError> for Refusal {
+    fn from(error: &LaunchError) -> Self {
+        Self { reason: error.to_string(), firmware: error.firmware() }
+    }
+}
+
 /// The report of a VM that was never started.
 pub(super) fn not_started(
     events: &EventLog,
-    config: &RunConfig,
-    tee: Tee,
-    vm_type: VmType,
-    reason: String,
+    place: Place,
+    why: Refusal,
     launch: Duration,
     receipt: &Receipt,
 ) -> RunReport {
     let report = RunReport {
-        place: place(config, tee, vm_type),
-        timing: Timing { launch, guest: Duration::ZERO, teardown: duration(receipt) },
+        place,
+        timing: timing(launch, Duration::ZERO, receipt),
         memory: memory(receipt, ConversionCounts::default(), ConversionCounts::default()),
         exits: Vec::new(),
         devices: Vec::new(),
-        outcome: GuestOutcome::NotStarted { reason },
+        outcome: GuestOutcome::NotStarted { reason: why.reason },
+        firmware_status: why.firmware,
+        handed: Vec::new(),
         teardown: teardown(receipt),
         warnings: Vec::new(),
     };
@@ -55,12 +68,9 @@ pub(super) fn not_started(
 }
 
 /// The report of a run.
-#[expect(clippy::too_many_arguments, reason = "each part of a run hands in what it counted, once")]
 pub(super) fn finished<V: KernelVm>(
     events: &EventLog,
-    config: &RunConfig,
-    tee: Tee,
-    vm_type: VmType,
+    place: Place,
     timing: Timing,
     machine: &Machine<V>,
     counts: &DeviceCounts,
@@ -71,12 +81,14 @@ pub(super) fn finished<V: KernelVm>(
     let mut devices = device_reports(counts);
     devices.extend(machine.snp_counts());
     let report = RunReport {
-        place: place(config, tee, vm_type),
+        place,
         timing,
         memory: memory(receipt, to_shared, to_private),
         exits,
         devices,
         outcome: machine.outcome().unwrap_or(GuestOutcome::NotStarted { reason: "it was never entered".into() }),
+        firmware_status: None,
+        handed: machine.handed(),
         teardown: teardown(receipt),
         warnings: machine.warnings(),
     };
@@ -134,8 +146,19 @@ fn emit_end(events: &EventLog, report: &RunReport) {
     events.emit(Event::Teardown { clean: report.teardown.is_clean(), receipt: report.teardown.clone() });
 }
 
-fn place(config: &RunConfig, tee: Tee, vm_type: VmType) -> Place {
+/// How long the parts of a run took, the last one as its receipt says.
+pub(super) fn timing(launch: Duration, guest: Duration, receipt: &Receipt) -> Timing {
+    Timing { launch, guest, teardown: duration(receipt) }
+}
+
+/// Where a guest runs.
+pub(super) fn place(config: &RunConfig, tee: Tee, vm_type: VmType) -> Place {
     Place { host_kernel: host_kernel(), cpu: host_cpu(), tee, guise: config.guise, vm_type: vm_type.raw() }
+}
+
+/// The host's kernel, as in `uname -sr`, and its processor.
+pub fn host() -> (String, String) {
+    (host_kernel(), host_cpu())
 }
 
 fn host_kernel() -> String {

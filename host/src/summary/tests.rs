@@ -31,6 +31,8 @@ fn report() -> RunReport {
         },
         exits: vec![exits(105_000), exits(1_200)],
         devices: vec![DeviceReport { name: "serial".into(), counters: vec![("bytes out".into(), 45_000)] }],
+        firmware_status: None,
+        handed: Vec::new(),
         outcome: GuestOutcome::PoweredOff,
         teardown: TeardownReport {
             pages: vec![PagesInState { state: "freed".into(), pages: 131_072 }],

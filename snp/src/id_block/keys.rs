@@ -82,6 +82,11 @@ impl IdKey {
         Ok(Self(key.into()))
     }
 
+    /// The key with this number, big endian; none if there is no such key. For keys that live as long as a test.
+    pub fn from_scalar(number: &[u8; 48]) -> Option<Self> {
+        SigningKey::from_slice(number).ok().map(Self)
+    }
+
     pub(super) fn signing(&self) -> &SigningKey {
         &self.0
     }

@@ -38,6 +38,15 @@ pub enum Step {
     WriteShared(Gpa, u64),
     /// Reads the beginning of a shared page, and complains of any other number.
     ExpectShared(Gpa, u64),
+    /// Writes these bytes to a shared page, and after them the report this vCPU got last.
+    WriteReport {
+        /// Which page.
+        to: Gpa,
+        /// What comes first.
+        before: Vec<u8>,
+    },
+    /// Writes these bytes to the beginning of a shared page.
+    WriteBytes(Gpa, Vec<u8>),
     /// Asks for pages to be shared or private.
     PageState {
         /// Which.

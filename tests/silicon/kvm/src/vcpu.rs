@@ -5,6 +5,7 @@
 
 use gmem::ledger::Owner;
 use gmem::{Gfn, GfnRange, Gpa, PageCount};
+use gmem_kvm::backing::Region;
 use gmem_kvm::port::{CallError, CertificateRequest, Direction, Exit, Hypercall, PortAccess};
 use rustix::io::Errno;
 use rustix::thread::Timespec;
@@ -37,6 +38,8 @@ pub(crate) struct Progress {
     pages: u64,
     data: [u8; 4],
     channel: Option<GuestChannel>,
+    /// The last report it got.
+    report: Vec<u8>,
 }
 
 /// An exit that waits for its answer.
@@ -153,8 +156,19 @@ impl SiliconVcpu {
                     Err(Stop::Complain(_)) => Ok(()),
                     Err(fault) => Err(fault),
                 },
-                Step::WriteShared(gpa, value) => self.shared(*gpa, Some(*value)).map(drop),
-                Step::ExpectShared(gpa, value) => self.shared(*gpa, None).and_then(|found| check(*gpa, found, *value)),
+                Step::WriteShared(gpa, value) => {
+                    self.edit_shared(*gpa, |page| page[..8].copy_from_slice(&value.to_le_bytes()))
+                }
+                Step::ExpectShared(gpa, value) => {
+                    self.shared(*gpa).and_then(|page| check(*gpa, number_of(&page), *value))
+                }
+                Step::WriteReport { to, before } => self.edit_shared(*to, |page| {
+                    let report = self.progress.report.iter();
+                    page.iter_mut().zip(before.iter().chain(report)).for_each(|(byte, with)| *byte = *with);
+                }),
+                Step::WriteBytes(to, bytes) => self.edit_shared(*to, |page| {
+                    page.iter_mut().zip(bytes).for_each(|(byte, with)| *byte = *with);
+                }),
                 Step::CreateAp { vcpu, vmsa } => self.create_ap(asid, *vcpu, *vmsa),
                 Step::DestroyAp(vcpu) => {
                     self.set_vmsa(*vcpu, Vmsa::None);
@@ -234,8 +248,19 @@ impl SiliconVcpu {
         check(gpa, number_of(&self.read(asid, gpa.gfn().number())?), value)
     }
 
-    /// Writes or reads the beginning of a shared page.
-    fn shared(&self, gpa: Gpa, value: Option<u64>) -> Result<u64, Stop> {
+    /// A shared page.
+    fn shared(&self, gpa: Gpa) -> Result<Page, Stop> {
+        self.on_shared(gpa, |region| region.read_page(gpa.gfn()))
+    }
+
+    /// Changes what is in a shared page.
+    fn edit_shared(&self, gpa: Gpa, edit: impl FnOnce(&mut Page)) -> Result<(), Stop> {
+        let mut page = self.shared(gpa)?;
+        edit(&mut page);
+        self.on_shared(gpa, |region| region.write_page(gpa.gfn(), &page))
+    }
+
+    fn on_shared<T>(&self, gpa: Gpa, access: impl FnOnce(&Region) -> Option<T>) -> Result<T, Stop> {
         let (state, gfn) = (self.kernel.lock(), gpa.gfn().number());
         let nothing = || Stop::Complain(format!("frame {gfn:#x} is nowhere"));
         let machine = state.vms.get(&self.vm).ok_or_else(nothing)?;
@@ -243,12 +268,7 @@ impl SiliconVcpu {
             return Err(Stop::Fault { wanted: Owner::Shared, gfn });
         }
         let Ok(Place::Shared(region)) = machine.place(gfn, false) else { return Err(nothing()) };
-        let mut page = region.read_page(gpa.gfn()).ok_or_else(nothing)?;
-        if let Some(value) = value {
-            page[..8].copy_from_slice(&value.to_le_bytes());
-            region.write_page(gpa.gfn(), &page).ok_or_else(nothing)?;
-        }
-        Ok(number_of(&page))
+        access(&region).ok_or_else(nothing)
     }
 
     fn page_state(&mut self, range: GfnRange, to: Owner, way: Way, works: bool) -> Exit<'_> {
@@ -311,6 +331,7 @@ impl SiliconVcpu {
                     });
                     pages.collect()
                 });
+                self.progress.report.clone_from(&report);
                 state.reports.push(Reported { report, certificates });
             }
             Err(what) => self.complain(what),
