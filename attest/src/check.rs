@@ -1,0 +1,133 @@
+//! What was checked, and what came of it.
+//!
+//! Owns the list of checks that every verdict comes with: all of them, not only the first that failed, each with what
+//! was wanted and what was there. Does not own what is checked: see [`crate::snp::verify`].
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CheckId {
+    name: &'static str,
+    subject: &'static str,
+    need: Need,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Need {
+    Must,
+    May,
+}
+
+impl CheckId {
+    /// A check without which nothing is verified: skipped is as bad as failed.
+    pub(crate) const fn required(name: &'static str, subject: &'static str) -> Self {
+        Self { name, subject, need: Need::Must }
+    }
+
+    /// A check that cannot always be made.
+    pub(crate) const fn where_possible(name: &'static str, subject: &'static str) -> Self {
+        Self { name, subject, need: Need::May }
+    }
+
+    /// Its name, for programs: the same in every version.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// What it looks at, for people.
+    #[must_use]
+    pub const fn subject(self) -> &'static str {
+        self.subject
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What is there is what was wanted.
+    Passed,
+    /// It isn't.
+    Failed,
+    /// It could not be looked at; why.
+    Skipped(String),
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was checked.
+    pub id: CheckId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What was wanted; nothing if it was skipped.
+    pub expected: String,
+    /// What was there; nothing if it was skipped.
+    pub actual: String,
+}
+
+impl Check {
+    /// Whether evidence is worth nothing because of it: it failed, or must not be skipped and was.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self.outcome {
+            Outcome::Passed => false,
+            Outcome::Failed => true,
+            Outcome::Skipped(_) => self.id.need == Need::Must,
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id: CheckId { name, subject, .. }, outcome, expected, actual } = self;
+        match outcome {
+            Outcome::Passed => write!(f, "{name}: {subject} is {actual}"),
+            Outcome::Failed => write!(f, "{name}: {subject} is {actual}; it must be {expected}"),
+            Outcome::Skipped(why) => write!(f, "{name}: {subject} was not checked: {why}"),
+        }
+    }
+}
+
+/// Checks in the order in which they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks(Vec<Check>);
+
+impl Checks {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Check> {
+        self.0.iter()
+    }
+
+    /// Those that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Check> {
+        self.0.iter().filter(|check| check.outcome == Outcome::Failed)
+    }
+
+    /// Those that could not be made.
+    pub fn skipped(&self) -> impl Iterator<Item = &Check> {
+        self.0.iter().filter(|check| matches!(check.outcome, Outcome::Skipped(_)))
+    }
+
+    /// The check with this name, if it was made or skipped.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Check> {
+        self.0.iter().find(|check| check.id.name == name)
+    }
+
+    pub(crate) fn add(&mut self, id: CheckId, expected: impl ToString, actual: Result<impl ToString, impl ToString>) {
+        let (outcome, actual) = match actual {
+            Ok(actual) => (Outcome::Passed, actual.to_string()),
+            Err(actual) => (Outcome::Failed, actual.to_string()),
+        };
+        self.0.push(Check { id, outcome, expected: expected.to_string(), actual });
+    }
+
+    pub(crate) fn skip(&mut self, id: CheckId, why: impl ToString) {
+        let outcome = Outcome::Skipped(why.to_string());
+        self.0.push(Check { id, outcome, expected: String::new(), actual: String::new() });
+    }
+}
