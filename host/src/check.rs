@@ -255,6 +255,18 @@ impl CheckReport {
         Ok(Choice { tee: choice, warnings: self.warnings(tee, choice) })
     }
 
+    /// Whether a guest can be launched here with `tee`, however far it comes then.
+    pub fn launches(&self, tee: Tee) -> Result<Choice, NotCapable> {
+        match self.tee(tee) {
+            Some(report) if !report.usable && !report.host_ready => {
+                let hosts = report.findings.iter().filter(|finding| finding.id != tees::NOT_BUILT);
+                let reasons = hosts.map(|finding| finding.reason.clone()).collect();
+                Err(NotCapable { what: format!("tee {tee}"), reasons })
+            }
+            _ => self.choose(tee, Guise::None),
+        }
+    }
+
     /// Whether a VM here can have so many vCPUs.
     pub fn allows_vcpus(&self, vcpus: u32) -> Result<(), NotCapable> {
         let most = self.kvm.max_vcpus;

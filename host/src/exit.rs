@@ -53,7 +53,9 @@ impl ExitCode {
             Self::LaunchFailed => "run: launch failed",
             Self::GuestCrashed => "run: guest crashed",
             Self::TeardownNotClean => "run: teardown not clean",
-            Self::Findings => "audit, idblock inspect, prove: findings; measure diff: a difference; selftest: a check that failed",
+            Self::Findings => {
+                "audit, idblock inspect, prove: findings; measure diff: a difference; selftest: a check that failed"
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod results;
 mod surroundings;
 
 use std::io;
+use std::time::Duration;
 
 use gmem::ByteLen;
 use gmem_kvm::port::Kernel;
@@ -32,8 +33,10 @@ pub use evidence::{Endorsed, EndorsementError, Verifier};
 pub use guest::Kept;
 pub use surroundings::Surroundings;
 
-/// A check that everything of a guest is gone.
+/// Checks that everything of a guest is gone.
 const TEARDOWN: &str = "teardown";
+const ASID: &str = "asid";
+const FIRMWARE_GUESTS: &str = "firmware-guests";
 
 /// RAM of the guests, unless told otherwise.
 pub const DEFAULT_MEMORY: ByteLen = ByteLen(256 << 20);
@@ -41,6 +44,9 @@ pub const DEFAULT_MEMORY: ByteLen = ByteLen(256 << 20);
 pub const DEFAULT_VCPUS: u32 = 4;
 /// How often a guest is launched in turn, unless told otherwise.
 pub const DEFAULT_LAUNCHES: u32 = 5;
+
+/// How long a guest may take, unless told otherwise: its own test takes seconds, on an emulated host a minute.
+pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is to be tested.
 #[derive(Debug, Clone)]
@@ -51,6 +57,8 @@ pub struct Plan {
     pub settings: Settings,
     /// How often a guest is launched in turn.
     pub launches: u32,
+    /// How long a guest may take.
+    pub time_limit: Duration,
 }
 
 /// Where it is tested, and with what.

@@ -13,7 +13,7 @@ use crate::audit::seen::Moment;
 use crate::check::facts::Facts;
 use crate::check::{CheckReport, report};
 use crate::config::values::{MemorySize, VcpuCount};
-use crate::config::{Guise, LogLevel, Settings, Tee};
+use crate::config::{LogLevel, Settings, Tee};
 use crate::exit::ExitCode;
 use crate::output::Output;
 use crate::paint::Paint;
@@ -21,7 +21,8 @@ use crate::progress::Progress;
 use crate::selftest::bundle::{Bundle, Identity};
 use crate::selftest::results::Results;
 use crate::selftest::{
-    self, Bed, DEFAULT_LAUNCHES, DEFAULT_MEMORY, DEFAULT_VCPUS, Kept, Plan, Surroundings, Verifier, kernel_log,
+    self, Bed, DEFAULT_LAUNCHES, DEFAULT_MEMORY, DEFAULT_TIME_LIMIT, DEFAULT_VCPUS, Kept, Plan, Surroundings, Verifier,
+    kernel_log,
 };
 use crate::stop::StopSignal;
 
@@ -109,7 +110,7 @@ pub(super) fn selftest(args: &SelfTestArgs) -> Result<ExitCode, CliError> {
     let verifier = Verifier::for_hardware(args.snp_certificates.as_deref())?;
     let facts = Facts::gather(Path::new("/"));
     let host = report(&facts);
-    let found = match host.choose(args.tee.on(&host), Guise::None) {
+    let found = match host.launches(args.tee.on(&host)) {
         Ok(choice) => {
             let run = run(args, &host, choice.tee, &verifier)?;
             choice.warnings.iter().for_each(|warning| super::say(&format!("warning: {warning}")));
@@ -170,7 +171,7 @@ fn run(
         progress: &|what| progress.say(what),
         stop: &stop,
     };
-    let found = selftest::run(&bed, &Plan { tee, settings, launches: args.launches });
+    let found = selftest::run(&bed, &Plan { tee, settings, launches: args.launches, time_limit: DEFAULT_TIME_LIMIT });
     progress.finish();
     Ok(found?)
 }

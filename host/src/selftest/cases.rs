@@ -3,7 +3,7 @@
 //! Owns their order, and what is expected. On SNP an ID block is a question to the secure processor that needs no help of
 //! the guest's: it launches the guest only if it measured what was predicted, and it must refuse everything else.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gmem::ByteLen;
 use gmem_kvm::port::Kernel;
@@ -93,6 +93,7 @@ impl Keys {
 /// A self-test under way.
 struct Session<'a, 'b, K> {
     bed: &'a Bed<'b, K>,
+    time_limit: Duration,
     cases: Vec<CaseResult>,
     kept: Vec<Kept>,
     /// Memory that guests had together.
@@ -105,7 +106,8 @@ pub(super) fn run<K: Kernel>(
     plan: &Plan,
     config: &RunConfig,
 ) -> Result<(Results, Vec<Kept>), SelfTestError> {
-    let mut session = Session { bed, cases: Vec::new(), kept: Vec::new(), guests_had: ByteLen(0) };
+    let mut session =
+        Session { bed, time_limit: plan.time_limit, cases: Vec::new(), kept: Vec::new(), guests_had: ByteLen(0) };
     let begun = (bed.look)();
     let one = single(config);
     let mut digest = None;
@@ -178,7 +180,7 @@ impl<K: Kernel> Session<'_, '_, K> {
         keys: Option<KeyDigests>,
     ) -> Result<Entered, SelfTestError> {
         let (config, inputs) = (self.fresh(config)?, self.with_certificates(inputs));
-        let ran = match guest::run(self.bed, &config, &inputs)? {
+        let ran = match guest::run(self.bed, &config, &inputs, self.time_limit)? {
             Ok(ran) => ran,
             Err(error) => return Ok(Entered { checks: vec![not_launched(&error)], digest: None }),
         };
@@ -217,13 +219,7 @@ impl<K: Kernel> Session<'_, '_, K> {
         Inputs { certificates: self.bed.verifier.file(), ..inputs }
     }
 
-    fn note(
-        &mut self,
-        kept: &mut Kept,
-        report: &RunReport,
-        events: Vec<crate::events::TimedEvent>,
-        console: Vec<u8>,
-    ) {
+    fn note(&mut self, kept: &mut Kept, report: &RunReport, events: Vec<crate::events::TimedEvent>, console: Vec<u8>) {
         let had = report.memory.private_resident.and_then(gmem::PageCount::bytes).unwrap_or_default();
         self.guests_had = ByteLen(self.guests_had.0.saturating_add(had.0));
         kept.summary = summary::render(report, Style::Plain);
@@ -272,7 +268,7 @@ impl<K: Kernel> Session<'_, '_, K> {
         let mut config = self.fresh(config)?;
         config.snp.id_block_check = IdBlockCheck::ByFirmware;
         let inputs = Inputs { signed: Some(Box::new(signed)), ..no_inputs() };
-        let ran = match guest::run(self.bed, &config, &inputs)? {
+        let ran = match guest::run(self.bed, &config, &inputs, self.time_limit)? {
             Ok(ran) => ran,
             Err(error) => return Ok(vec![not_launched(&error)]),
         };
@@ -318,7 +314,7 @@ impl<K: Kernel> Session<'_, '_, K> {
                 return Ok(vec![Check::not_run("launches", format!("stopped by {by} after {}", number - 1))]);
             }
             (self.bed.progress)(&format!("guest {number} of {launches}"));
-            let ran = match guest::run(self.bed, &self.fresh(config)?, &no_inputs())? {
+            let ran = match guest::run(self.bed, &self.fresh(config)?, &no_inputs(), self.time_limit)? {
                 Ok(ran) => ran,
                 Err(error) => return Ok(vec![not_launched(&error)]),
             };

@@ -30,8 +30,7 @@ pub(super) struct Converted {
 pub(super) fn convert<V: KernelVm>(vm: &VmHandle<V>, vcpu: Option<&mut V::Vcpu>, ram: ByteLen) -> Converted {
     let mut checks = Vec::new();
     let whole = |start: Gpa, bytes: u64| GfnRange::covering(start, ByteLen(bytes));
-    let (Some(vcpu), Ok(all), true) =
-        (vcpu, whole(START, ram.0.saturating_sub(START.0)), ram.0 >= START.0 + 2 * LARGE)
+    let (Some(vcpu), Ok(all), true) = (vcpu, whole(START, ram.0.saturating_sub(START.0)), ram.0 >= START.0 + 2 * LARGE)
     else {
         checks.push(Check::not_run("map-ahead", "there is too little RAM, or no vCPU"));
         return Converted { checks, touched: ByteLen(0) };

@@ -5,10 +5,11 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gmem_kvm::port::Kernel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use snp::digest::Digest;
 
 use super::{Bed, SelfTestError};
@@ -19,8 +20,6 @@ use crate::report::RunReport;
 use crate::run::{self, Ends, RunError};
 use crate::stop::{StopReason, StopSignal};
 
-/// As long as a guest may take. Its own test takes seconds, on an emulated host a minute.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// What is kept of a guest's console.
 const CONSOLE_MAX: usize = 1 << 20;
 
@@ -61,6 +60,7 @@ pub(super) fn run<K: Kernel>(
     bed: &Bed<'_, K>,
     config: &RunConfig,
     inputs: &Inputs,
+    time_limit: Duration,
 ) -> Result<Result<Ran, RunError>, SelfTestError> {
     let stop = StopSignal::new().map_err(SelfTestError::Begin)?;
     let (events, console) = (EventLog::in_memory(), Console::default());
@@ -73,7 +73,7 @@ pub(super) fn run<K: Kernel>(
         stop: stop.clone(),
     };
     let report = thread::scope(|scope| {
-        let watch = || watch(bed.stop, &stop);
+        let watch = || watch(bed.stop, &stop, time_limit);
         let watchdog = thread::Builder::new().name("watchdog".into()).spawn_scoped(scope, watch)?;
         let report = run::run(bed.kernel, config.tee, config, inputs, ends);
         // Whether or not there was a guest to stop, there is none to watch any more.
@@ -87,14 +87,19 @@ pub(super) fn run<K: Kernel>(
 }
 
 /// Passes on a request to end it all, and makes one when time is up. Returns when the guest has ended.
-fn watch(all: &StopSignal, one: &StopSignal) {
-    let limit = Timespec { tv_sec: i64::try_from(TIME_LIMIT.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
-    let waited = poll(&mut [PollFd::new(all, PollFlags::IN), PollFd::new(one, PollFlags::IN)], Some(&limit));
-    match (waited, all.reason()) {
-        (Ok(0), _) => one.request(StopReason::TimeLimit),
-        (_, Some(reason)) => one.request(reason),
-        // It has ended, or it cannot be watched and runs unwatched.
-        (_, None) => {}
+fn watch(all: &StopSignal, one: &StopSignal, limit: Duration) {
+    let end = Instant::now() + limit;
+    loop {
+        let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).ok();
+        let mut both = [PollFd::new(all, PollFlags::IN), PollFd::new(one, PollFlags::IN)];
+        match poll(&mut both, left.as_ref()) {
+            Ok(0) => one.request(StopReason::TimeLimit),
+            Ok(_) => one.request(all.reason().unwrap_or(StopReason::Internal)),
+            Err(Errno::INTR) => continue,
+            // It cannot be watched: it must not run.
+            Err(_) => one.request(StopReason::Internal),
+        }
+        return;
     }
 }
 

@@ -33,7 +33,10 @@ impl Redaction {
     pub(super) fn of_this_machine(identity: Identity) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let variable = |name| std::env::var(name).unwrap_or_default();
-        Self::new(identity, [(variable("HOME"), "~"), (host, "HOST"), (variable("SUDO_USER"), "USER"), (variable("USER"), "USER")])
+        Self::new(
+            identity,
+            [(variable("HOME"), "~"), (host, "HOST"), (variable("SUDO_USER"), "USER"), (variable("USER"), "USER")],
+        )
     }
 
     fn new(identity: Identity, names: impl IntoIterator<Item = (String, &'static str)>) -> Self {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gmem::ByteLen;
 
 use super::results::Check;
+use super::{ASID, FIRMWARE_GUESTS};
 use crate::check::facts;
 
 /// How long something that was closed may take to be free.
@@ -62,14 +63,14 @@ pub(super) fn asids_are_back(before: Surroundings, look: &dyn Fn() -> Surroundin
     };
     vec![
         compare(
-            "asid",
+            ASID,
             "ASIDs in use",
             before.asids_in_use,
             after.asids_in_use,
             "how many ASIDs are in use is not to be seen: there is no root control group with misc.current",
         ),
         compare(
-            "firmware-guests",
+            FIRMWARE_GUESTS,
             "guests known to the firmware",
             before.firmware_guests.map(u64::from),
             after.firmware_guests.map(u64::from),
