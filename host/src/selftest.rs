@@ -29,7 +29,7 @@ use crate::config::{ConfigError, RunConfig, Settings, Tee};
 use crate::stop::StopSignal;
 use results::Results;
 
-pub use evidence::{Endorsed, EndorsementError, Verifier};
+pub use evidence::{EndorsementError, Verifier};
 pub use guest::Kept;
 pub use surroundings::Surroundings;
 

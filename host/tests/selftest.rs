@@ -32,7 +32,7 @@ use tenure::exit::ExitCode;
 use tenure::paint::Paint;
 use tenure::selftest::bundle::{Bundle, Identity};
 use tenure::selftest::results::{Check, Results, Verdict};
-use tenure::selftest::{self, Bed as Host, Endorsed, Kept, Plan, Surroundings, Verifier};
+use tenure::selftest::{self, Bed as Host, Kept, Plan, Surroundings, Verifier};
 use tenure::stop::{StopReason, StopSignal};
 use tenure_silicon::report::EndorsementKey;
 
@@ -71,12 +71,11 @@ fn able() -> Bed {
 }
 
 /// The platform's certificates, and whoever knows its root for what it is.
-fn knowing(bed: &Bed, certificates: &tempfile::NamedTempFile) -> Verifier {
+fn knowing(bed: &Bed) -> Verifier {
     let table = bed.kernel.platform().certificates(EndorsementKey::Vcek).unwrap().to_bytes();
-    std::fs::write(certificates.path(), &table).unwrap();
     let ark = CertificateTable::parse(&table).unwrap().endorsements().ark.unwrap().to_vec();
     let anchors = Anchors::amd().with_test_root(Product::Milan, &ark).unwrap();
-    Verifier::new(anchors, Some(Endorsed::open(certificates.path()).unwrap())).unwrap()
+    Verifier::new(anchors, Some(table)).unwrap()
 }
 
 fn ignorant() -> Verifier {
@@ -157,8 +156,8 @@ fn said(results: &Results, case: &str, check: &str) -> String {
 /// On a platform that does everything, everything is checked, and all of it passes.
 #[test]
 fn everything_passes_where_everything_works() {
-    let (bed, file) = (able(), tempfile::NamedTempFile::new().unwrap());
-    let (results, kept) = test(&bed, &knowing(&bed, &file));
+    let bed = able();
+    let (results, kept) = test(&bed, &knowing(&bed));
     assert_eq!((failed(&results), not_run(&results)), (vec![], vec![]), "{}", results.text(Paint::Plain));
     assert_eq!(results.exit_code(), ExitCode::Success);
     let cases: Vec<_> = results.cases.iter().map(|case| case.id).collect();
@@ -177,7 +176,7 @@ fn everything_passes_where_everything_works() {
 #[test]
 fn no_silent_trust_a_test_root_is_not_amds() {
     let (bed, file) = (able(), tempfile::NamedTempFile::new().unwrap());
-    drop(knowing(&bed, &file));
+    std::fs::write(file.path(), knowing(&bed).table().unwrap()).unwrap();
     let (results, _) = test(&bed, &Verifier::for_hardware(Some(file.path())).unwrap());
     let signatures = ["guest", "vcpus", "signed"].map(|case| format!("{case} report-signature"));
     assert_eq!(failed(&results), signatures);
@@ -202,8 +201,8 @@ fn a_firmware_that_asks_to_be_terminated_proves_what_it_can() {
 /// no-silent-trust: a report that is not of this guest, or not what the hardware signed, is found out.
 #[test]
 fn no_silent_trust_reports_that_are_not_this_guests() {
-    let (first, file) = (able(), tempfile::NamedTempFile::new().unwrap());
-    let (_, kept) = test(&first, &knowing(&first, &file));
+    let first = able();
+    let (_, kept) = test(&first, &knowing(&first));
     let genuine = kept[0].reports[0].clone();
     let mut other = genuine.clone();
     other[0x90] ^= 1;
@@ -221,7 +220,7 @@ fn no_silent_trust_reports_that_are_not_this_guests() {
             0,
             [Step::WriteBytes(Gpa(FREE), bytes), ring(Doorbell::Evidence, FREE >> 12), ring(Doorbell::SelfTestDone, 0)],
         );
-        let (results, _) = test(&bed, &knowing(&bed, &file));
+        let (results, _) = test(&bed, &knowing(&bed));
         let of_first: Vec<_> = failed(&results).into_iter().filter(|id| id.starts_with("guest ")).collect();
         let expected: Vec<_> = expected.iter().map(|id| format!("guest {id}")).collect();
         assert_eq!(of_first, expected);
@@ -371,8 +370,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 /// A bundle has what was found, and the evidence; it says what was taken out of it, and that is not in it.
 #[test]
 fn a_bundle_has_the_evidence_and_not_the_machines_name() {
-    let (bed, file) = (able(), tempfile::NamedTempFile::new().unwrap());
-    let verifier = knowing(&bed, &file);
+    let bed = able();
+    let verifier = knowing(&bed);
     let (results, kept) = test(&bed, &verifier);
     let genuine = &kept[0].reports[0];
     let chip: &[u8] = &genuine[0x1a0..0x1e0];

@@ -4,7 +4,6 @@
 //! [`attest`]'s to find out; without certificates nobody knows, and that is what is said.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{SystemTimeError, UNIX_EPOCH};
 
 use attest::snp::report::Requester;
@@ -31,16 +30,9 @@ pub(super) struct Expected {
 #[derive(Debug)]
 pub struct Verifier {
     anchors: Anchors,
-    endorsed: Option<Endorsed>,
+    /// The chip's certificates, as guests get them with a report.
+    table: Option<Vec<u8>>,
     now: UnixTime,
-}
-
-/// A chip's certificates.
-#[derive(Debug)]
-pub struct Endorsed {
-    /// Guests get them from there, too.
-    file: Arc<CertificateFile>,
-    table: Vec<u8>,
 }
 
 /// Why reports cannot be verified as somebody wants it.
@@ -60,37 +52,25 @@ pub enum EndorsementError {
     Clock(#[from] SystemTimeError),
 }
 
-impl Endorsed {
-    /// Reads certificates.
-    pub fn open(path: &Path) -> Result<Self, EndorsementError> {
-        let file = CertificateFile::open(path)?;
-        let table = file.lock()?.table().to_vec();
-        CertificateTable::parse(&table)?;
-        Ok(Self { file: Arc::new(file), table })
-    }
-}
-
 impl Verifier {
     /// For reports of hardware, which AMD's roots vouch for and nothing else; with the certificates in this file.
     pub fn for_hardware(certificates: Option<&Path>) -> Result<Self, EndorsementError> {
-        let endorsed = certificates.map(Endorsed::open).transpose()?;
-        Self::new(Anchors::amd(), endorsed)
+        let read = |path| -> Result<_, EndorsementError> { Ok(CertificateFile::open(path)?.lock()?.table().to_vec()) };
+        Self::new(Anchors::amd(), certificates.map(read).transpose()?)
     }
 
-    /// With these roots and certificates, now.
-    pub fn new(anchors: Anchors, endorsed: Option<Endorsed>) -> Result<Self, EndorsementError> {
+    /// With these roots and this table of certificates, now.
+    pub fn new(anchors: Anchors, table: Option<Vec<u8>>) -> Result<Self, EndorsementError> {
+        if let Some(table) = &table {
+            CertificateTable::parse(table)?;
+        }
         let now = UnixTime::from_secs(UNIX_EPOCH.elapsed()?.as_secs());
-        Ok(Self { anchors, endorsed, now })
+        Ok(Self { anchors, table, now })
     }
 
-    /// The certificates as a file, for guests.
-    pub(super) fn file(&self) -> Option<Arc<CertificateFile>> {
-        self.endorsed.as_ref().map(|endorsed| Arc::clone(&endorsed.file))
-    }
-
-    /// The certificates.
+    /// The table of certificates.
     pub fn table(&self) -> Option<&[u8]> {
-        self.endorsed.as_ref().map(|endorsed| endorsed.table.as_slice())
+        self.table.as_deref()
     }
 
     /// What is to be said of a guest that handed these over.

@@ -1,10 +1,15 @@
 //! The firmware's self-test: memory patterns, conversions to and fro and refusals on all vCPUs, without Linux.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
 use anyhow::{Context, Result, ensure};
+use ruzstd::decoding::StreamingDecoder;
+use serde_json::Value;
 use tenure::report::GuestOutcome;
 use tenure_lab::Command;
 
-use crate::common::bed::{Bed, FPU_RESTORES, TENURE};
+use crate::common::bed::{Bed, FPU_RESTORES, TENURE, output};
 use crate::common::vmm::{Ended, Vmm};
 use test_harness::Verdict;
 
@@ -30,6 +35,42 @@ pub(crate) fn survives_floating_point_elsewhere(bed: &mut Bed) -> Result<Verdict
         ensure!(output.status.success(), "attempt {attempt}: {}: {}", output.status, output.stderr_text());
     }
     println!("  {BESIDE_FLOATING_POINT} of {BESIDE_FLOATING_POINT} ok");
+    Ok(Verdict::Passed)
+}
+
+/// `tenure selftest`: guests of the real KVM pass all that can be checked of them, and the bundle says so.
+pub(crate) fn of_the_host(bed: &mut Bed) -> Result<Verdict> {
+    const BUNDLE: &str = "/tmp/bundle.tar.zst";
+    let host = bed.host()?;
+    let arguments = ["selftest", "--tee=sw", "--vcpus=2", "--launches=2", "--memory=64M", "--json", "--bundle", BUNDLE];
+    let found: Value = serde_json::from_str(&output(host, Command::new(TENURE).args(arguments))?)?;
+    let results = &found["results"];
+    let cases = results["cases"].as_array().context("no cases")?;
+    let ids: Vec<_> = cases.iter().filter_map(|case| case["id"].as_str()).collect();
+    ensure!(ids == ["guest", "vcpus", "conversions", "again", "host"], "{ids:?}");
+    ensure!(results["totals"]["failed"] == 0, "{results:#}");
+    let checks = cases.iter().filter_map(|case| case["checks"].as_array()).flatten();
+    let mut not_run: Vec<_> = checks.filter(|check| check["verdict"] == "not_run").map(|check| &check["id"]).collect();
+    not_run.retain(|id| !["asid", "firmware-guests"].iter().any(|known| *id == known));
+    ensure!(not_run.is_empty(), "not run: {not_run:?}");
+
+    let packed = host.get_file(BUNDLE)?;
+    let mut archive = tar::Archive::new(StreamingDecoder::new(packed.as_slice())?);
+    let mut files = BTreeMap::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text)?;
+        files.insert(name, text);
+    }
+    let file = |name: &str| files.get(&format!("tenure-selftest/{name}")).with_context(|| format!("no {name}"));
+    let packed: Value = serde_json::from_str(file("results.json")?)?;
+    ensure!(packed == *results, "the bundle says otherwise: {packed:#}");
+    ensure!(file("cases/vcpus/console.txt")?.contains("self-test: 2 vcpus, "), "no console in the bundle");
+    ensure!(file("cases/guest/summary.txt")?.contains("self-test"), "no summary in the bundle");
+    ensure!(file("kernel-log.txt")?.contains("kvm"), "no kernel's log in the bundle");
+    println!("  {}", results["totals"]);
     Ok(Verdict::Passed)
 }
 
