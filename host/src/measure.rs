@@ -1,7 +1,8 @@
 //! What a launch will be measured as, before there is one.
 //!
 //! Owns reading an OVMF guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
-//! [`ours`] predicts what `tenure run` launches, [`trace`] reads a prediction back, [`diff`] finds where two of them part.
+//! [`ours`] predicts what `tenure run` launches, [`trace`] reads a prediction back, [`diff`] finds where two of them
+//! part.
 
 pub mod diff;
 pub mod ours;
@@ -144,7 +145,7 @@ pub enum MeasureError {
     Run(#[from] Box<RunError>),
     /// Our firmware somewhere else.
     #[error("vmm {0} needs a firmware, an OVMF image: tenure's own firmware is launched by tenure only")]
-    NeedsFirmware(String),
+    NeedsFirmware(&'static str),
     /// What `tenure run` would not do.
     #[error("guest-features is {0:#x}, but tenure launches its own firmware with 0x1 only")]
     FeaturesOfOurs(u64),
@@ -191,11 +192,7 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPredi
         measured.digest(most, &mut note)?;
     }
     Ok(SnpPrediction {
-        vmm: match guest.vmm {
-            Vmm::Qemu => "qemu",
-            Vmm::Ec2 => "ec2",
-            Vmm::Gce => "gce",
-        },
+        vmm: name_of(guest.vmm),
         firmware: None,
         memory_bytes: None,
         vcpu_type: guest.cpu.to_string(),
@@ -205,6 +202,15 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPredi
         digests,
         pages: details.pages.then_some(pages),
     })
+}
+
+/// What a prediction calls who launches a guest.
+pub fn name_of(vmm: Vmm) -> &'static str {
+    match vmm {
+        Vmm::Qemu => "qemu",
+        Vmm::Ec2 => "ec2",
+        Vmm::Gce => "gce",
+    }
 }
 
 impl From<&Step<'_>> for Page {

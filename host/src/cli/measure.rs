@@ -14,7 +14,7 @@ use crate::config::snp::DEFAULT_VCPU_TYPE;
 use crate::config::values::{Cmdline, MemorySize};
 use crate::exit::ExitCode;
 use crate::measure::diff::{Comparison, Setting, Side};
-use crate::measure::ours::{self, OurGuest};
+use crate::measure::ours::OurGuest;
 use crate::measure::trace::{Source, Trace, TraceError};
 use crate::measure::{self, Details, DirectBoot, MeasureError, SnpGuest, SnpPrediction};
 
@@ -26,8 +26,8 @@ pub(super) const VCPUS_MAX: i64 = 4096;
 pub enum Measure {
     /// Predicts the launch digest of an SNP guest: MEASUREMENT in its attestation reports
     ///
-    /// Without --firmware it is that of what `tenure run --tee snp` launches with the same settings: tenure's own firmware,
-    /// which is told what the machine has and the SHA-256 of kernel, RAM disk and command line, all measured.
+    /// Without --firmware it is that of what `tenure run --tee snp` launches with the same settings: tenure's own
+    /// firmware, which is told what the machine has and the SHA-256 of kernel, RAM disk and command line, all measured.
     #[command(after_long_help = super::help(
         "tenure measure snp --kernel bzImage --initrd initrd.img --memory 2G --vcpus 2\n\
          tenure measure snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan\n\
@@ -39,9 +39,8 @@ pub enum Measure {
     /// Finds the page at which two predictions part
     ///
     /// Both are what `tenure measure snp --trace --json` writes. Says how many pages are the same, what both have after
-    /// them, what kind of difference that is, and which settings differ; with tenure's own firmware also whether kernel, RAM
-    /// disk or command line do. The exit code is 0 if they are the same launch,
-    /// and 10 if not.
+    /// them, what kind of difference that is, and which settings differ; with tenure's own firmware also whether
+    /// kernel, RAM disk or command line do. The exit code is 0 if they are the same launch, and 10 if not.
     #[command(after_long_help = super::help(
         "tenure measure snp --firmware OVMF.amdsev.fd --trace --json > expected.json\n\
          tenure measure snp --firmware OVMF.fd --vmm ec2 --trace --json | tenure measure diff expected.json -"
@@ -66,15 +65,15 @@ pub struct MeasureSnpArgs {
 
     /// The kernel's command line [default: as for `tenure run`; with OVMF, none]
     ///
-    /// To tenure's own firmware, what the platform needs besides (noapic) is given in front of it, as in a run. Without a
-    /// kernel it holds options of that firmware's self-test.
+    /// To tenure's own firmware, what the platform needs besides (noapic) is given in front of it, as in a run. Without
+    /// a kernel it holds options of that firmware's self-test.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
     /// The guest's RAM, as for `tenure run`; only of a guest without OVMF [default: 512M]
     ///
-    /// It is part of what tenure's own firmware is told, and measured with that. OVMF asks its host, and its digest says
-    /// nothing about RAM: so that nobody counts on it, the two cannot be given together.
+    /// It is part of what tenure's own firmware is told, and measured with that. OVMF asks its host, and its digest
+    /// says nothing about RAM: so that nobody counts on it, the two cannot be given together.
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory: Option<MemorySize>,
 
@@ -162,45 +161,43 @@ fn snp(args: MeasureSnpArgs) -> Result<ExitCode, CliError> {
 
 fn predict(args: MeasureSnpArgs) -> Result<SnpPrediction, MeasureError> {
     let details = Details { sha256: args.json, pages: args.trace };
-    let Some(firmware) = args.firmware else {
-        if args.vmm != MeasureVmm::Tenure {
-            let vmm = args.vmm.to_possible_value();
-            return Err(MeasureError::NeedsFirmware(vmm.map(|vmm| vmm.get_name().to_owned()).unwrap_or_default()));
-        }
-        if args.guest_features != SevFeatures::SNP {
-            return Err(MeasureError::FeaturesOfOurs(args.guest_features.0));
-        }
-        let vcpus = args.vcpus.iter().map(|&vcpus| i64::from(vcpus).try_into()).collect::<Result<Vec<_>, _>>()?;
-        let guest = OurGuest {
-            kernel: args.kernel,
-            initrd: args.initrd,
-            cmdline: args.cmdline.map(Cmdline::try_from).transpose()?,
-            memory: args.memory,
-            cpu: Some(args.vcpu_type),
-        };
-        return ours::snp(guest, &vcpus, details);
+    let vmm = match args.vmm {
+        MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
+        MeasureVmm::Ec2 => Vmm::Ec2,
+        MeasureVmm::Gce => Vmm::Gce,
     };
+    match args.firmware.clone() {
+        Some(firmware) => ovmf(args, firmware, vmm, details),
+        None if args.vmm == MeasureVmm::Tenure => ours(args, details),
+        None => Err(MeasureError::NeedsFirmware(measure::name_of(vmm))),
+    }
+}
+
+fn ours(args: MeasureSnpArgs, details: Details) -> Result<SnpPrediction, MeasureError> {
+    if args.guest_features != SevFeatures::SNP {
+        return Err(MeasureError::FeaturesOfOurs(args.guest_features.0));
+    }
+    let vcpus = args.vcpus.iter().map(|&vcpus| i64::from(vcpus).try_into()).collect::<Result<Vec<_>, _>>()?;
+    let guest = OurGuest {
+        kernel: args.kernel,
+        initrd: args.initrd,
+        cmdline: args.cmdline.map(Cmdline::try_from).transpose()?,
+        memory: args.memory,
+        cpu: Some(args.vcpu_type),
+    };
+    measure::ours::snp(guest, &vcpus, details)
+}
+
+fn ovmf(args: MeasureSnpArgs, firmware: PathBuf, vmm: Vmm, details: Details) -> Result<SnpPrediction, MeasureError> {
     if args.memory.is_some() {
         return Err(MeasureError::MemoryOfOvmf);
     }
     if args.cmdline.is_some() && args.kernel.is_none() {
         return Err(MeasureError::CmdlineOfOvmf);
     }
-    let guest = SnpGuest {
-        firmware,
-        boot: args.kernel.map(|kernel| DirectBoot {
-            kernel,
-            initrd: args.initrd,
-            cmdline: args.cmdline.unwrap_or_default(),
-        }),
-        vmm: match args.vmm {
-            MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
-            MeasureVmm::Ec2 => Vmm::Ec2,
-            MeasureVmm::Gce => Vmm::Gce,
-        },
-        cpu: args.vcpu_type,
-        features: args.guest_features,
-    };
+    let boot =
+        args.kernel.map(|kernel| DirectBoot { kernel, initrd: args.initrd, cmdline: args.cmdline.unwrap_or_default() });
+    let guest = SnpGuest { firmware, boot, vmm, cpu: args.vcpu_type, features: args.guest_features };
     measure::snp(&guest, &args.vcpus, details)
 }
 

@@ -1,6 +1,6 @@
 //! What a run of an SNP guest would launch, found out without a host: nothing is carried out.
 //!
-//! Owns only the way there. What is planned, and from what, is the run's own ([`mod@super::prepare`], [`super::snp`]; law
+//! Owns only the way there. What is planned, and from what, is the run's own (modules `prepare` and `snp`; law
 //! *one-launch*): the same settings have the same launch, in whatever place its digest is asked for.
 
 use gmem::launch::Launch;

@@ -3,8 +3,8 @@
 //! Owns what is known of such a guest ([`SnpGuest`]): its [`Launch`], which is kept and carried out again after a reset,
 //! and the digest it will have. For our own firmware: it, its zeros and its parameters are populated and measured where
 //! they belong; the pieces it copies lie in a shared staging slot, which holds nothing that is believed without the
-//! SHA-256 that the parameters have of it. How a launch is carried out is [`mod@super::assemble`]'s and [`snp::launch`]'s;
-//! who only wants to know of it asks [`super::predict`].
+//! SHA-256 that the parameters have of it. How a launch is carried out is [`mod@super::assemble`]'s and
+//! [`snp::launch`]'s; who only wants to know of it asks [`super::predict`].
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! What `tenure measure snp` says of a guest whose firmware is ours, and what a run with the same arguments is measured as.
+//! What `tenure measure snp` says of a guest whose firmware is ours, and what a run with the same arguments is measured
+//! as.
 
 use std::fs;
 use std::path::Path;
