@@ -1,9 +1,11 @@
 //! What a launch will be measured as, before there is one.
 //!
-//! Owns reading a guest's files and putting the prediction together; `snp` knows how an SNP launch is measured. [`trace`]
-//! reads a prediction back, [`diff`] finds where two of them part.
+//! Owns reading an OVMF guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
+//! [`ours`] predicts what `tenure run` launches, [`trace`] reads a prediction back, [`diff`] finds where two of them
+//! part.
 
 pub mod diff;
+pub mod ours;
 pub mod trace;
 
 use std::fs::File;
@@ -19,9 +21,12 @@ use snp::measure::{Measured, Step, regions};
 use snp::ovmf::{MAX_IMAGE, Ovmf, OvmfError};
 use snp::vmsa::{Role, SevFeatures, Vmm, Vmsa};
 
+use crate::config::ConfigError;
 use crate::config::inputs::{Input, InputError};
+use crate::config::values::ValueError;
+use crate::run::RunError;
 
-/// A guest that is to be launched under SNP.
+/// A guest that is to be launched under SNP with a firmware that several VMMs can launch.
 #[derive(Debug, Clone)]
 pub struct SnpGuest {
     /// OVMF, built for SEV.
@@ -52,6 +57,12 @@ pub struct DirectBoot {
 pub struct SnpPrediction {
     /// Who launches it.
     pub vmm: &'static str,
+    /// `tenure` if the firmware is ours; there is no such key for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<&'static str>,
+    /// RAM, if it is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// Its processor.
     pub vcpu_type: String,
     /// `SEV_FEATURES`, in hexadecimal.
@@ -59,6 +70,9 @@ pub struct SnpPrediction {
     /// SHA-256 of the firmware's image, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware_sha256: Option<String>,
+    /// What the firmware copies from shared memory and knows by what was measured of it: if it does, and if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<Vec<Piece>>,
     /// One for each number of vCPUs.
     pub digests: Vec<DigestFor>,
     /// Every page with the digest after it, if asked for, with the largest number of vCPUs.
@@ -73,6 +87,19 @@ pub struct DigestFor {
     pub vcpus: u32,
     /// 96 hexadecimal digits.
     pub launch_digest: String,
+}
+
+/// Something that is not measured itself: its SHA-256 is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// What it is.
+    pub label: String,
+    /// Where it goes.
+    pub gpa: String,
+    /// How long it is.
+    pub bytes: usize,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
 }
 
 /// A page that is given to the PSP.
@@ -107,6 +134,27 @@ pub enum MeasureError {
     /// The launch.
     #[error(transparent)]
     Launch(#[from] snp::measure::MeasureError),
+    /// A guest of `tenure run`, by its settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// One of these settings.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A guest of `tenure run`, by what is in its files.
+    #[error(transparent)]
+    Run(#[from] Box<RunError>),
+    /// Our firmware somewhere else.
+    #[error("vmm {0} needs a firmware, an OVMF image: tenure's own firmware is launched by tenure only")]
+    NeedsFirmware(&'static str),
+    /// What `tenure run` would not do.
+    #[error("guest-features is {0:#x}, but tenure launches its own firmware with 0x1 only")]
+    FeaturesOfOurs(u64),
+    /// A digest that was to say what it cannot say.
+    #[error("memory is no part of an OVMF guest's measurement: leave it out, the digest is the same for every size")]
+    MemoryOfOvmf,
+    /// Nobody would get it.
+    #[error("cmdline is given, but no kernel: OVMF would not get to see it")]
+    CmdlineOfOvmf,
     /// A prediction that was to be read back.
     #[error(transparent)]
     Trace(#[from] trace::TraceError),
@@ -115,13 +163,13 @@ pub enum MeasureError {
 /// What to say besides the digests. It takes longer than they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Details {
-    /// The firmware's SHA-256.
-    pub firmware_sha256: bool,
+    /// SHA-256 of the firmware, and of what it copies.
+    pub sha256: bool,
     /// Every page.
     pub pages: bool,
 }
 
-/// The digests of `guest` with each of these numbers of vCPUs.
+/// The digests of an OVMF `guest` with each of these numbers of vCPUs.
 pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPrediction, MeasureError> {
     let ovmf = ovmf(&guest.firmware)?;
     let hashes = guest.boot.as_ref().map(hashes).transpose()?;
@@ -144,17 +192,25 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPredi
         measured.digest(most, &mut note)?;
     }
     Ok(SnpPrediction {
-        vmm: match guest.vmm {
-            Vmm::Qemu => "qemu",
-            Vmm::Ec2 => "ec2",
-            Vmm::Gce => "gce",
-        },
+        vmm: name_of(guest.vmm),
+        firmware: None,
+        memory_bytes: None,
         vcpu_type: guest.cpu.to_string(),
         guest_features: format!("{:#x}", guest.features.0),
-        firmware_sha256: details.firmware_sha256.then(|| hex::text(&Sha256::digest(ovmf.image.bytes()))),
+        firmware_sha256: details.sha256.then(|| hex::text(&Sha256::digest(ovmf.image.bytes()))),
+        pieces: None,
         digests,
         pages: details.pages.then_some(pages),
     })
+}
+
+/// What a prediction calls who launches a guest.
+pub fn name_of(vmm: Vmm) -> &'static str {
+    match vmm {
+        Vmm::Qemu => "qemu",
+        Vmm::Ec2 => "ec2",
+        Vmm::Gce => "gce",
+    }
 }
 
 impl From<&Step<'_>> for Page {

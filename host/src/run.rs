@@ -13,6 +13,7 @@ mod handed;
 mod launch;
 mod linux;
 mod machine;
+pub mod predict;
 mod prepare;
 mod report;
 mod snp;
@@ -156,6 +157,13 @@ pub enum Firmware<'a> {
     Ovmf(&'a Ovmf),
 }
 
+impl<'a> Firmware<'a> {
+    /// What `inputs` say, or else ours.
+    fn of(inputs: &'a Inputs) -> Result<Self, FirmwareError> {
+        inputs.firmware.as_ref().map_or_else(|| firmware::image().map(Self::Ours), |image| Ok(Self::Ovmf(image)))
+    }
+}
+
 /// Runs a guest until it ends or is asked to, and tears it down. `tee` is what to use: never [`Tee::Auto`].
 pub fn run<K: Kernel>(
     kernel: &K,
@@ -164,11 +172,7 @@ pub fn run<K: Kernel>(
     inputs: &Inputs,
     ends: Ends,
 ) -> Result<RunReport, RunError> {
-    let firmware = match &inputs.firmware {
-        Some(image) => Firmware::Ovmf(image),
-        None => Firmware::Ours(firmware::image()?),
-    };
-    run_with_firmware(kernel, tee, config, inputs, firmware, ends)
+    run_with_firmware(kernel, tee, config, inputs, Firmware::of(inputs)?, ends)
 }
 
 /// The same with another firmware than the one this program was built with.

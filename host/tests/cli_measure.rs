@@ -29,6 +29,56 @@ fn predicted(arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
+/// A prediction of a guest with our firmware.
+fn predicted_of_ours(arguments: &[&str]) -> Vec<u8> {
+    let output = tenure(&[&["snp", "--trace", "--json"], arguments].concat(), b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// one-launch: everything our firmware is told lies in one page; what differs there is told by name.
+#[test]
+fn one_launch_differences_of_our_firmware_have_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.json");
+    fs::write(&path, predicted_of_ours(&["--cmdline", "quick"])).unwrap();
+    let parameters = "then the same page has other contents\nA  0x00000000c000  normal      firmware's parameters\n";
+    for (arguments, code, expected) in [
+        (&["--cmdline", "quick"][..], 0, vec!["the same launch: "]),
+        (
+            &["--cmdline", "quick", "--memory", "1G"],
+            10,
+            vec![parameters, "memory_bytes: 536870912 in A, 1073741824 in B"],
+        ),
+        (&["--cmdline", "quick", "--vcpus", "2"], 10, vec![parameters, "vcpus: 1 in A, 2 in B"]),
+        (&["--cmdline", "quack"], 10, vec![parameters, "command line: "]),
+        (&[], 10, vec![parameters, " in A, none in B"]),
+        (
+            &["--cmdline", "quick", "--vcpu-type", "EPYC-Milan"],
+            10,
+            vec!["VMSA", "vcpu_type: EPYC in A, EPYC-Milan in B"],
+        ),
+    ] {
+        let output = tenure(&["diff", path.to_str().unwrap(), "-"], &predicted_of_ours(arguments));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(expected.iter().all(|expected| said.contains(expected)), "{arguments:?}: {said}");
+    }
+}
+
+/// The keys that programs rely on, of both kinds of firmware.
+#[test]
+fn keys_of_a_prediction() {
+    let keys = |json: &[u8]| {
+        let value: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).unwrap();
+        value.keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    let both = "digests firmware_sha256 guest_features pages vcpu_type vmm".to_owned();
+    assert_eq!(keys(&predicted(&[])), both);
+    let ours = "digests firmware firmware_sha256 guest_features memory_bytes pages pieces vcpu_type vmm".to_owned();
+    assert_eq!(keys(&predicted_of_ours(&[])), ours);
+}
+
 #[test]
 fn one_launch_is_found_to_be_one_and_another_to_be_another() {
     let directory = tempfile::tempdir().unwrap();

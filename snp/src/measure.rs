@@ -164,9 +164,14 @@ impl Measured {
 
 /// The digest with which a launch will end.
 pub fn launch_digest(launch: &Launch<Identity>) -> Result<Digest, MeasureError> {
+    traced(launch, |_| {})
+}
+
+/// The same; every page is shown to `trace`.
+pub fn traced(launch: &Launch<Identity>, mut trace: impl FnMut(&Step<'_>)) -> Result<Digest, MeasureError> {
     let (plan, features) = (&launch.plan, launch.identity.features);
     let Vcpus { count, boot, application } = *plan.vcpus();
     let vmsa = |state| Vmsa::of(state, features);
-    let measured = Measured::new(plan.regions(), &vmsa(&boot), &vmsa(&application.unwrap_or(boot)), |_| {});
-    measured.digest(count, |_| {})
+    let measured = Measured::new(plan.regions(), &vmsa(&boot), &vmsa(&application.unwrap_or(boot)), &mut trace);
+    measured.digest(count, trace)
 }

@@ -10,8 +10,11 @@ use snp::cpu::CpuModel;
 use snp::vmsa::{SevFeatures, Vmm};
 
 use super::CliError;
+use crate::config::snp::DEFAULT_VCPU_TYPE;
+use crate::config::values::{Cmdline, MemorySize};
 use crate::exit::ExitCode;
 use crate::measure::diff::{Comparison, Setting, Side};
+use crate::measure::ours::OurGuest;
 use crate::measure::trace::{Source, Trace, TraceError};
 use crate::measure::{self, Details, DirectBoot, MeasureError, SnpGuest, SnpPrediction};
 
@@ -22,8 +25,12 @@ pub(super) const VCPUS_MAX: i64 = 4096;
 #[derive(Debug, Subcommand)]
 pub enum Measure {
     /// Predicts the launch digest of an SNP guest: MEASUREMENT in its attestation reports
+    ///
+    /// Without --firmware it is that of what `tenure run --tee snp` launches with the same settings: tenure's own
+    /// firmware, which is told what the machine has and the SHA-256 of kernel, RAM disk and command line, all measured.
     #[command(after_long_help = super::help(
-        "tenure measure snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan\n\
+        "tenure measure snp --kernel bzImage --initrd initrd.img --memory 2G --vcpus 2\n\
+         tenure measure snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan\n\
          tenure measure snp --firmware OVMF.amdsev.fd --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --vcpus 1,2,4\n\
          tenure measure snp --firmware OVMF.amdsev.fd --trace | less"
     ))]
@@ -32,8 +39,8 @@ pub enum Measure {
     /// Finds the page at which two predictions part
     ///
     /// Both are what `tenure measure snp --trace --json` writes. Says how many pages are the same, what both have after
-    /// them, what kind of difference that is, and which settings differ. The exit code is 0 if they are the same launch,
-    /// and 10 if not.
+    /// them, what kind of difference that is, and which settings differ; with tenure's own firmware also whether
+    /// kernel, RAM disk or command line do. The exit code is 0 if they are the same launch, and 10 if not.
     #[command(after_long_help = super::help(
         "tenure measure snp --firmware OVMF.amdsev.fd --trace --json > expected.json\n\
          tenure measure snp --firmware OVMF.fd --vmm ec2 --trace --json | tenure measure diff expected.json -"
@@ -44,11 +51,11 @@ pub enum Measure {
 /// Arguments of `tenure measure snp`.
 #[derive(Debug, Args)]
 pub struct MeasureSnpArgs {
-    /// The firmware: an OVMF image that is built for SEV
+    /// The firmware: an OVMF image that is built for SEV; without one, tenure's own, as `tenure run` launches it
     #[arg(long, value_name = "FILE")]
-    pub firmware: PathBuf,
+    pub firmware: Option<PathBuf>,
 
-    /// A kernel that is started directly; the firmware must know where its hashes are
+    /// A kernel that is started directly; an OVMF image must know where its hashes are
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
@@ -56,18 +63,28 @@ pub struct MeasureSnpArgs {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub initrd: Option<PathBuf>,
 
-    /// The kernel's command line
-    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    /// The kernel's command line [default: as for `tenure run`; with OVMF, none]
+    ///
+    /// To tenure's own firmware, what the platform needs besides (noapic) is given in front of it, as in a run. Without
+    /// a kernel it holds options of that firmware's self-test.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
-    /// Numbers of vCPUs, 1 to 4096 each; there is a digest for each
+    /// The guest's RAM, as for `tenure run`; only of a guest without OVMF [default: 512M]
+    ///
+    /// It is part of what tenure's own firmware is told, and measured with that. OVMF asks its host, and its digest
+    /// says nothing about RAM: so that nobody counts on it, the two cannot be given together.
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<MemorySize>,
+
+    /// Numbers of vCPUs, 1 to 4096 each, to 255 without OVMF; there is a digest for each
     #[arg(long, value_name = "N,N…", default_value = "1", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
     pub vcpus: Vec<u32>,
 
     /// The processor that the guest is shown, as QEMU names it: EPYC, EPYC-Rome, EPYC-Milan, EPYC-Genoa, EPYC-Turin, each
     /// also with a version
-    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
+    #[arg(long, value_name = "TYPE", default_value_t = DEFAULT_VCPU_TYPE)]
     pub vcpu_type: CpuModel,
 
     /// Who launches the guest
@@ -107,7 +124,7 @@ pub struct MeasureDiffArgs {
 /// VMMs, which differ in what they add in which order and in the vCPUs' first registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MeasureVmm {
-    /// tenure: as QEMU does it
+    /// tenure: its own firmware, or OVMF as QEMU launches it
     Tenure,
     /// QEMU, on Linux' KVM
     Qemu,
@@ -135,26 +152,53 @@ pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
 }
 
 fn snp(args: MeasureSnpArgs) -> Result<ExitCode, CliError> {
-    let guest = SnpGuest {
-        firmware: args.firmware,
-        boot: args.kernel.map(|kernel| DirectBoot {
-            kernel,
-            initrd: args.initrd,
-            cmdline: args.cmdline.unwrap_or_default(),
-        }),
-        vmm: match args.vmm {
-            MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
-            MeasureVmm::Ec2 => Vmm::Ec2,
-            MeasureVmm::Gce => Vmm::Gce,
-        },
-        cpu: args.vcpu_type,
-        features: args.guest_features,
-    };
-    let details = Details { firmware_sha256: args.json, pages: args.trace };
-    let prediction = measure::snp(&guest, &args.vcpus, details)?;
-    let text = if args.json { json(&prediction)? } else { in_words(&prediction) };
+    let in_json = args.json;
+    let prediction = predict(args)?;
+    let text = if in_json { json(&prediction)? } else { in_words(&prediction) };
     io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(ExitCode::Success)
+}
+
+fn predict(args: MeasureSnpArgs) -> Result<SnpPrediction, MeasureError> {
+    let details = Details { sha256: args.json, pages: args.trace };
+    let vmm = match args.vmm {
+        MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
+        MeasureVmm::Ec2 => Vmm::Ec2,
+        MeasureVmm::Gce => Vmm::Gce,
+    };
+    match args.firmware.clone() {
+        Some(firmware) => ovmf(args, firmware, vmm, details),
+        None if args.vmm == MeasureVmm::Tenure => ours(args, details),
+        None => Err(MeasureError::NeedsFirmware(measure::name_of(vmm))),
+    }
+}
+
+fn ours(args: MeasureSnpArgs, details: Details) -> Result<SnpPrediction, MeasureError> {
+    if args.guest_features != SevFeatures::SNP {
+        return Err(MeasureError::FeaturesOfOurs(args.guest_features.0));
+    }
+    let vcpus = args.vcpus.iter().map(|&vcpus| i64::from(vcpus).try_into()).collect::<Result<Vec<_>, _>>()?;
+    let guest = OurGuest {
+        kernel: args.kernel,
+        initrd: args.initrd,
+        cmdline: args.cmdline.map(Cmdline::try_from).transpose()?,
+        memory: args.memory,
+        cpu: Some(args.vcpu_type),
+    };
+    measure::ours::snp(guest, &vcpus, details)
+}
+
+fn ovmf(args: MeasureSnpArgs, firmware: PathBuf, vmm: Vmm, details: Details) -> Result<SnpPrediction, MeasureError> {
+    if args.memory.is_some() {
+        return Err(MeasureError::MemoryOfOvmf);
+    }
+    if args.cmdline.is_some() && args.kernel.is_none() {
+        return Err(MeasureError::CmdlineOfOvmf);
+    }
+    let boot =
+        args.kernel.map(|kernel| DirectBoot { kernel, initrd: args.initrd, cmdline: args.cmdline.unwrap_or_default() });
+    let guest = SnpGuest { firmware, boot, vmm, cpu: args.vcpu_type, features: args.guest_features };
+    measure::snp(&guest, &args.vcpus, details)
 }
 
 fn diff(args: &MeasureDiffArgs) -> Result<ExitCode, CliError> {

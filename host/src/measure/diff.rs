@@ -20,7 +20,7 @@ pub struct Comparison {
     pub a: Side,
     /// The other.
     pub b: Side,
-    /// Settings that are not the same, of those that both name.
+    /// Settings that are not the same, of those that both name; what the firmware copies is among them if both name it.
     pub settings: Vec<Setting>,
 }
 
@@ -38,8 +38,8 @@ pub struct Side {
 /// A setting that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// Its key.
-    pub name: &'static str,
+    /// Its key, or what it is.
+    pub name: String,
     /// In the one.
     pub a: String,
     /// In the other.
@@ -73,21 +73,41 @@ pub fn diff(a: &Trace, b: &Trace) -> Comparison {
     // Labels are words, and no part of a launch.
     let same = |(a, b): &(&TracedPage, &TracedPage)| a.digest == b.digest;
     let equal_pages = a.pages.iter().zip(&b.pages).take_while(same).count();
-    let setting = |name| {
-        let of = |trace: &Trace| trace.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-        let (a, b) = of(a).zip(of(b))?;
-        (a != b).then_some(Setting { name, a, b })
-    };
-    Comparison {
-        equal_pages,
-        difference: kind(
-            a.pages.get(equal_pages..).unwrap_or_default(),
-            b.pages.get(equal_pages..).unwrap_or_default(),
-        ),
-        a: side(a, equal_pages),
-        b: side(b, equal_pages),
-        settings: SETTINGS.into_iter().filter_map(setting).collect(),
+    let difference =
+        kind(a.pages.get(equal_pages..).unwrap_or_default(), b.pages.get(equal_pages..).unwrap_or_default());
+    let mut settings = settings(a, b);
+    let (a, b) = (side(a, equal_pages), side(b, equal_pages));
+    // Our firmware is told their number, so that the first page that differs need not be a vCPU.
+    if a.vcpus != b.vcpus && difference != Some(Kind::Vcpus) {
+        settings.push(Setting { name: "vcpus".to_owned(), a: a.vcpus.to_string(), b: b.vcpus.to_string() });
     }
+    Comparison { equal_pages, difference, a, b, settings }
+}
+
+fn settings(a: &Trace, b: &Trace) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut note = |name: &str, a: String, b: String| {
+        if a != b {
+            settings.push(Setting { name: name.to_owned(), a, b });
+        }
+    };
+    for name in SETTINGS {
+        let of = |trace: &Trace| trace.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        if let (Some(a), Some(b)) = (of(a), of(b)) {
+            note(name, a, b);
+        }
+    }
+    if let (Some(a), Some(b)) = (&a.pieces, &b.pieces) {
+        let of = |pieces: &[(String, String)], label: &str| {
+            let piece = pieces.iter().find(|(other, _)| other == label);
+            piece.map_or_else(|| "none".to_owned(), |(_, sha256)| sha256.clone())
+        };
+        let only_b = b.iter().filter(|(label, _)| a.iter().all(|(other, _)| other != label));
+        for (label, _) in a.iter().chain(only_b) {
+            note(label, of(a, label), of(b, label));
+        }
+    }
+    settings
 }
 
 fn side(trace: &Trace, equal: usize) -> Side {
@@ -161,7 +181,7 @@ mod tests {
             digest = digest.extended(page_type, gpa, contents);
             TracedPage { page_type, gpa, contents, digest, label: String::new() }
         };
-        Trace { settings: Vec::new(), pages: pages.iter().map(page).collect() }
+        Trace { settings: Vec::new(), pieces: None, pages: pages.iter().map(page).collect() }
     }
 
     /// one-launch: every way to be another launch has a name.
@@ -206,10 +226,40 @@ mod tests {
     fn settings_that_both_name_are_compared() {
         let with = |settings: &[(&'static str, &str)]| Trace {
             settings: settings.iter().map(|&(name, value)| (name, value.to_owned())).collect(),
+            pieces: None,
             pages: Vec::new(),
         };
         let found = diff(&with(&[("vmm", "qemu"), ("vcpu_type", "EPYC")]), &with(&[("vmm", "ec2")]));
-        assert_eq!(found.settings, [Setting { name: "vmm", a: "qemu".to_owned(), b: "ec2".to_owned() }]);
+        assert_eq!(found.settings, [setting("vmm", "qemu", "ec2")]);
         assert_eq!(found.difference, None);
+    }
+
+    fn setting(name: &str, a: &str, b: &str) -> Setting {
+        Setting { name: name.to_owned(), a: a.to_owned(), b: b.to_owned() }
+    }
+
+    #[test]
+    fn what_is_copied_is_compared_if_both_name_it() {
+        let with = |pieces: Option<&[(&str, &str)]>| Trace {
+            settings: Vec::new(),
+            pieces: pieces.map(|pieces| pieces.iter().map(|(label, sum)| ((*label).into(), (*sum).into())).collect()),
+            pages: Vec::new(),
+        };
+        let kernel = with(Some(&[("kernel", "aa"), ("initrd", "bb")]));
+        assert_eq!(diff(&kernel, &with(None)).settings, []);
+        let other = with(Some(&[("kernel", "cc"), ("command line", "dd")]));
+        let differ =
+            [setting("kernel", "aa", "cc"), setting("initrd", "bb", "none"), setting("command line", "none", "dd")];
+        assert_eq!(diff(&kernel, &other).settings, differ);
+    }
+
+    #[test]
+    fn another_number_of_vcpus_is_told_where_it_is_not_the_first_difference() {
+        let parameters = |contents| (0xc000, PageType::Normal, contents);
+        let vcpu = (VMSA_GPA.0, PageType::Vmsa, "registers");
+        let found = diff(&trace(&[parameters("1"), vcpu]), &trace(&[parameters("2"), vcpu, vcpu]));
+        assert_eq!((found.difference, found.settings), (Some(Kind::Contents), vec![setting("vcpus", "1", "2")]));
+        let found = diff(&trace(&[parameters("1"), vcpu]), &trace(&[parameters("1"), vcpu, vcpu]));
+        assert_eq!((found.difference, found.settings), (Some(Kind::Vcpus), vec![]));
     }
 }

@@ -13,7 +13,9 @@ use serde_json::Value;
 use snp::digest::{Digest, PageType};
 
 /// The settings a prediction names, by their keys.
-pub const SETTINGS: [&str; 4] = ["vmm", "vcpu_type", "guest_features", "firmware_sha256"];
+pub const SETTINGS: [&str; 5] = ["vmm", "memory_bytes", "vcpu_type", "guest_features", "firmware_sha256"];
+/// Those of them that are numbers.
+const NUMBERS: [&str; 1] = ["memory_bytes"];
 
 /// Larger than any trace of a guest's first 4 GiB.
 const MAX_BYTES: u64 = 512 << 20;
@@ -32,6 +34,8 @@ pub enum Source {
 pub struct Trace {
     /// The settings that it names, by their keys.
     pub settings: Vec<(&'static str, String)>,
+    /// Of what the firmware copies, if it does: what it is, and its SHA-256.
+    pub pieces: Option<Vec<(String, String)>>,
     /// Every page, in order.
     pub pages: Vec<TracedPage>,
 }
@@ -125,9 +129,16 @@ impl Trace {
         let wrong = |(field, problem)| TraceError::Field { from: from.clone(), field, problem };
         let setting = |name: &'static str| match &value[name] {
             Value::Null => None,
+            set if NUMBERS.contains(&name) => {
+                Some(number(set, name.to_owned()).map(|number| (name, number.to_string())))
+            }
             set => Some(text(set, name.to_owned()).map(|text| (name, text.to_owned()))),
         };
         let settings = SETTINGS.into_iter().filter_map(setting).collect::<Result<_, _>>().map_err(wrong)?;
+        let pieces = match &value["pieces"] {
+            Value::Null => None,
+            listed => Some(pieces(listed).map_err(wrong)?),
+        };
         let listed = value["pages"].as_array().filter(|pages| !pages.is_empty()).ok_or_else(|| {
             wrong(("pages".to_owned(), "there are no pages; measure snp writes them with --trace --json".to_owned()))
         })?;
@@ -137,7 +148,7 @@ impl Trace {
             digest = page.digest;
             pages.push(page);
         }
-        Ok(Self { settings, pages })
+        Ok(Self { settings, pieces, pages })
     }
 }
 
@@ -169,6 +180,19 @@ fn page(value: &Value, number: usize, before: Digest) -> Result<TracedPage, Wron
         return Err(wrong("launch_digest", "it is not what comes of this page and the digest before it"));
     }
     Ok(TracedPage { page_type, gpa, contents, digest: after, label: text("label")?.to_owned() })
+}
+
+fn pieces(value: &Value) -> Result<Vec<(String, String)>, Wrong> {
+    let listed = value.as_array().ok_or_else(|| ("pieces".to_owned(), "it is not a list".to_owned()))?;
+    let piece = |(number, piece): (usize, &Value)| {
+        let text = |name: &str| text(&piece[name], format!("pieces[{number}].{name}")).map(str::to_owned);
+        Ok((text("label")?, text("sha256")?))
+    };
+    listed.iter().enumerate().map(piece).collect()
+}
+
+fn number(value: &Value, path: String) -> Result<u64, Wrong> {
+    value.as_u64().ok_or_else(|| (path, "it is not a number".to_owned()))
 }
 
 fn text(value: &Value, path: String) -> Result<&str, Wrong> {
@@ -212,7 +236,7 @@ mod tests {
         let says = |field: &str, value: Value, expected: &str| {
             let mut trace = trace();
             match field {
-                "vmm" | "pages" => trace[field] = value,
+                "vmm" | "memory_bytes" | "pieces" | "pages" => trace[field] = value,
                 of_page => trace["pages"][0][of_page] = value,
             }
             let error = Trace::parse(&source(), trace.to_string().as_bytes()).unwrap_err().to_string();
@@ -220,6 +244,9 @@ mod tests {
         };
         assert!(Trace::parse(&source(), trace().to_string().as_bytes()).is_ok());
         says("vmm", json!(1), "vmm: it is not a text");
+        says("memory_bytes", json!("512M"), "memory_bytes: it is not a number");
+        says("pieces", json!("kernel"), "pieces: it is not a list");
+        says("pieces", json!([{ "label": "kernel" }]), "pieces[0].sha256: it is missing");
         for pages in [json!({}), json!([]), Value::Null] {
             says("pages", pages, "pages: there are no pages; measure snp writes them with --trace --json");
         }

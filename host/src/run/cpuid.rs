@@ -53,6 +53,9 @@ pub(crate) fn without_emulated(mut offered: Vec<CpuidEntry>, host: &CpuFacts) ->
     offered
 }
 
+/// The most bits that a guest-physical address can have (AMD APM volume 2, section 5.1).
+pub(crate) const ADDRESS_BITS_MAX: u32 = 52;
+
 /// Width of a guest-physical address in bits.
 pub(crate) fn address_bits(offered: &[CpuidEntry]) -> u32 {
     // Without the leaf it is 36 (SDM volume 3, section 4.1.4).

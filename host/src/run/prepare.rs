@@ -12,7 +12,7 @@ use guest_fw::abi;
 
 use super::cmdline::platform_cmdline;
 use super::linux::LinuxImage;
-use super::snp::SnpGuest;
+use super::snp::{Image, SnpGuest};
 use super::{Firmware, RunError, cpuid};
 use crate::check::facts::CpuFacts;
 use crate::config::inputs::Inputs;
@@ -66,15 +66,10 @@ pub(super) fn prepare<'f, K: Kernel>(
     // Before a VM exists: marking RAM private takes time by the page, and is no use for pages no guest can reach.
     let address_bits = cpuid::address_bits(&offered);
     ram.staging(PageCount::new(1), address_bits)?;
-    // The frequency is known once there is a VM; this is as long as the command line can get.
-    let cmdline_len = platform_cmdline(&config.cmdline, config.guise, u32::MAX).len() as u64;
-    if inputs.kernel.is_some() && cmdline_len > abi::CMDLINE_MAX {
-        return Err(RunError::CmdlineTooLong { len: config.cmdline.len(), with_ours: cmdline_len });
-    }
-    let linux = LinuxImage::read(inputs, cmdline_len, &ram)?;
+    let linux = read_linux(config, inputs, &ram)?;
     let (ram, technology) = match (tee, firmware) {
         (Tee::Snp, firmware) => {
-            let guest = SnpGuest::new(config, inputs, &firmware, linux, address_bits)?;
+            let guest = SnpGuest::new(config, inputs, &Image::new(config, firmware, linux)?, address_bits)?;
             (guest.ram(), Technology::Snp(Box::new(guest)))
         }
         (_, Firmware::Ours(firmware)) => {
@@ -84,6 +79,16 @@ pub(super) fn prepare<'f, K: Kernel>(
         (_, Firmware::Ovmf(_)) => return Err(RunError::OvmfNeedsSnp { tee }),
     };
     Ok(Prepared { vm_type, ram, offered, technology })
+}
+
+/// The kernel and its RAM disk, if there are any, checked against everything that is known without a VM.
+pub(super) fn read_linux(config: &RunConfig, inputs: &Inputs, ram: &RamLayout) -> Result<Option<LinuxImage>, RunError> {
+    // The frequency is known once there is a VM; this is as long as the command line can get.
+    let cmdline_len = platform_cmdline(&config.cmdline, config.guise, u32::MAX).len() as u64;
+    if inputs.kernel.is_some() && cmdline_len > abi::CMDLINE_MAX {
+        return Err(RunError::CmdlineTooLong { len: config.cmdline.len(), with_ours: cmdline_len });
+    }
+    Ok(LinuxImage::read(inputs, cmdline_len, ram)?)
 }
 
 /// What the guest finds as its command line: Linux' with what it needs here, or the self-test's options.

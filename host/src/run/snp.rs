@@ -3,7 +3,8 @@
 //! Owns what is known of such a guest ([`SnpGuest`]): its [`Launch`], which is kept and carried out again after a reset,
 //! and the digest it will have. For our own firmware: it, its zeros and its parameters are populated and measured where
 //! they belong; the pieces it copies lie in a shared staging slot, which holds nothing that is believed without the
-//! SHA-256 that the parameters have of it. How a launch is carried out is [`mod@super::assemble`]'s and [`snp::launch`]'s.
+//! SHA-256 that the parameters have of it. How a launch is carried out is [`mod@super::assemble`]'s and
+//! [`snp::launch`]'s; who only wants to know of it asks [`super::predict`].
 
 use std::sync::Arc;
 
@@ -22,11 +23,23 @@ use snp::vmsa::SevFeatures;
 use super::Firmware;
 use super::certificates::CertificateFile;
 use super::linux::LinuxImage;
-use super::staged::{Facts, Guest, Pieces, PlanningError, Slot};
+use super::staged::{Facts, Pieces, PlanningError, Slot};
 use crate::config::RunConfig;
 use crate::config::inputs::Inputs;
 use crate::config::snp::IdBlockCheck;
 use crate::firmware::FirmwareImage;
+
+/// A measurement may not depend on the host, and the frequency of its TSC would.
+const TSC_KHZ: u32 = 0;
+
+/// What is launched, whatever the number of vCPUs: for each number there is a [`SnpGuest`].
+#[derive(Debug)]
+pub(super) enum Image<'f> {
+    /// Ours, and what it copies.
+    Ours { firmware: FirmwareImage<'f>, pieces: Pieces },
+    /// OVMF.
+    Ovmf(&'f Ovmf),
+}
 
 /// A guest that can be launched, as often as it resets itself.
 #[derive(Debug)]
@@ -56,13 +69,25 @@ pub enum SnpError {
     OvmfWithKernel,
 }
 
+impl<'f> Image<'f> {
+    pub(super) fn new(config: &RunConfig, firmware: Firmware<'f>, linux: Option<LinuxImage>) -> Result<Self, SnpError> {
+        match firmware {
+            Firmware::Ours(firmware) => {
+                let cmdline = super::prepare::guest_cmdline(config, linux.is_some(), TSC_KHZ);
+                Ok(Self::Ours { firmware, pieces: Pieces::new(linux, &cmdline, 0)? })
+            }
+            Firmware::Ovmf(_) if linux.is_some() => Err(SnpError::OvmfWithKernel),
+            Firmware::Ovmf(image) => Ok(Self::Ovmf(image)),
+        }
+    }
+}
+
 impl SnpGuest {
     /// Plans and measures the guest, and looks whether that is what its owner signed.
     pub(super) fn new(
         config: &RunConfig,
         inputs: &Inputs,
-        firmware: &Firmware<'_>,
-        linux: Option<LinuxImage>,
+        image: &Image<'_>,
         address_bits: u32,
     ) -> Result<Self, SnpError> {
         let settings = &config.snp;
@@ -74,10 +99,9 @@ impl SnpGuest {
             report_key: settings.report_key,
         };
         let shape = snp::plan::Guest { memory: config.memory, vcpus: config.vcpus, cpu: settings.vcpu_type, identity };
-        let launch = match firmware {
-            Firmware::Ours(image) => ours(image, config, linux, address_bits, shape)?,
-            Firmware::Ovmf(_) if linux.is_some() => return Err(SnpError::OvmfWithKernel),
-            Firmware::Ovmf(image) => ovmf(image, shape)?,
+        let launch = match image {
+            Image::Ours { firmware, pieces } => ours(firmware, pieces, address_bits, shape)?,
+            Image::Ovmf(image) => ovmf(image, shape)?,
         };
         let digest = measure::launch_digest(&launch)?;
         if let (Some(signed), IdBlockCheck::BeforeLaunch) = (&inputs.signed, settings.id_block_check) {
@@ -101,36 +125,29 @@ fn ovmf(image: &Ovmf, shape: snp::plan::Guest) -> Result<Launch<Identity>, Plann
     Ok(snp::plan::ovmf(image, shape, None)?)
 }
 
+/// The launch of our firmware, and of what it is to copy.
 fn ours(
     firmware: &FirmwareImage<'_>,
-    config: &RunConfig,
-    linux: Option<LinuxImage>,
+    pieces: &Pieces,
     address_bits: u32,
     shape: snp::plan::Guest,
 ) -> Result<Launch<Identity>, PlanningError> {
-    // A measurement may not depend on the host, and the frequency of its TSC would.
-    let tsc_khz = 0;
-    let facts = Facts { tee: abi::TEE_SNP, ram: RamLayout::new(config.memory)?, vcpus: config.vcpus, tsc_khz };
-    let cmdline = super::prepare::guest_cmdline(config, linux.is_some(), tsc_khz);
-    flat(Guest { facts, address_bits, firmware, linux, cmdline }, shape)
-}
-
-/// The launch of `guest`, whose firmware is ours.
-fn flat(guest: Guest<'_>, shape: snp::plan::Guest) -> Result<Launch<Identity>, PlanningError> {
-    let pieces = Pieces::new(guest.linux, &guest.cmdline, 0)?;
+    let ram = RamLayout::new(shape.memory)?;
+    let facts = Facts { tee: abi::TEE_SNP, ram, vcpus: shape.vcpus, tsc_khz: TSC_KHZ };
     // A slot has at least a page.
     let len = pieces.end.max(gmem::PAGE_SIZE);
-    let staging = guest.facts.ram.staging(ByteLen(len).pages_up(), guest.address_bits)?.gpa().0;
+    // Where it is must not depend on the host either; whether the guest can reach it does.
+    let staging = ram.staging(ByteLen(len).pages_up(), address_bits)?.gpa().0;
     let slot = Slot { gpa: staging, len, image_offset: 0 };
-    let header = guest.firmware.header();
+    let header = firmware.header();
     let image = FlatImage {
-        bytes: guest.firmware.bytes(),
+        bytes: firmware.bytes(),
         base: Gpa(abi::FW_BASE),
         memory: ByteLen(header.memory_len),
         entry: Gpa(abi::FW_BASE + u64::from(header.entry_flat32)),
         secrets: Gpa(abi::SNP_SECRETS),
         cpuid: Gpa(abi::SNP_CPUID),
-        parameters: (Gpa(abi::SNP_PARAMETERS), pieces.header(&guest.facts, slot)),
+        parameters: (Gpa(abi::SNP_PARAMETERS), pieces.header(&facts, slot)),
     };
     let mut launch = snp::plan::flat(image, shape)?;
     pieces.push_to(&mut launch.plan, slot)?;
@@ -150,7 +167,8 @@ mod tests {
         let settings = Settings { tee: Some(Tee::Snp), ..Settings::default() };
         let config = settings.resolve().unwrap().run;
         let firmware = Firmware::Ours(crate::firmware::image().unwrap());
-        let guest = |bits| SnpGuest::new(&config, &Inputs::default(), &firmware, None, bits).unwrap();
+        let image = Image::new(&config, firmware, None).unwrap();
+        let guest = |bits| SnpGuest::new(&config, &Inputs::default(), &image, bits).unwrap();
         assert_eq!(guest(40).digest, guest(52).digest);
         let SnpGuest { launch, .. } = guest(48);
         let at = |region: &&gmem::launch::PlannedRegion| region.range.gpa().0 == abi::SNP_PARAMETERS;

@@ -60,14 +60,16 @@ pub enum PlanningError {
 }
 
 /// Something for the firmware to copy.
+#[derive(Debug)]
 struct Load {
     kind: PieceKind,
     label: &'static str,
     gpa: u64,
-    bytes: Vec<u8>,
+    contents: Contents,
 }
 
-/// What is staged, laid out.
+/// What is staged, laid out and hashed.
+#[derive(Debug)]
 pub(crate) struct Pieces {
     payload: u32,
     loads: Vec<Load>,
@@ -100,10 +102,10 @@ impl Pieces {
                 reserved: 0,
                 src_offset: end,
                 dst_gpa: load.gpa,
-                len: load.bytes.len() as u64,
-                sha256: Sha256::digest(&load.bytes).into(),
+                len: load.contents.bytes().len() as u64,
+                sha256: Sha256::digest(load.contents.bytes()).into(),
             });
-            end += pages_len(load.bytes.len());
+            end += pages_len(load.contents.bytes().len());
         }
         Ok(Self { payload, loads, table, end })
     }
@@ -139,11 +141,10 @@ impl Pieces {
     }
 
     /// Adds every piece to the plan: where it is staged, and where the firmware copies it.
-    pub(crate) fn push_to(self, plan: &mut Plan, slot: Slot) -> Result<(), PlanningError> {
-        for (load, piece) in self.loads.into_iter().zip(&self.table) {
-            let contents = Contents::new(load.bytes);
-            plan.push(region(load.label, PageKind::Staged, slot.gpa + piece.src_offset, contents.clone())?)?;
-            plan.push(region(load.label, PageKind::CopiedByGuest, piece.dst_gpa, contents)?)?;
+    pub(crate) fn push_to(&self, plan: &mut Plan, slot: Slot) -> Result<(), PlanningError> {
+        for (Load { label, contents, .. }, piece) in self.loads.iter().zip(&self.table) {
+            plan.push(region(label, PageKind::Staged, slot.gpa + piece.src_offset, contents.clone())?)?;
+            plan.push(region(label, PageKind::CopiedByGuest, piece.dst_gpa, contents.clone())?)?;
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ fn loads(linux: Option<LinuxImage>, cmdline: &str) -> Vec<Load> {
     let mut loads = Vec::new();
     let mut add = |kind, label, gpa, bytes: Vec<u8>| {
         if !bytes.is_empty() {
-            loads.push(Load { kind, label, gpa, bytes });
+            loads.push(Load { kind, label, gpa, contents: Contents::new(bytes) });
         }
     };
     if let Some(linux) = linux {

@@ -59,8 +59,6 @@ pub(crate) struct Ran {
 
 impl Bed {
     pub(crate) fn new(vcpus: u32) -> Self {
-        let platform = Arc::new(Platform::new(Config::new(Model::Milan, [7; 32])));
-        let kernel = SiliconKernel::new(platform).unwrap();
         let settings = Settings {
             tee: Some(Tee::Snp),
             memory: Some("16M".parse().unwrap()),
@@ -68,7 +66,16 @@ impl Bed {
             vcpu_type: Some("EPYC-Milan".parse().unwrap()),
             ..Settings::default()
         };
-        Self { kernel, config: settings.resolve().unwrap().run, inputs: Inputs::default(), console: Console::default() }
+        Self::with(settings)
+    }
+
+    /// With the files that are named there.
+    pub(crate) fn with(settings: Settings) -> Self {
+        let platform = Arc::new(Platform::new(Config::new(Model::Milan, [7; 32])));
+        let kernel = SiliconKernel::new(platform).unwrap();
+        let config = settings.resolve().unwrap().run;
+        let inputs = Inputs::open(&config).unwrap();
+        Self { kernel, config, inputs, console: Console::default() }
     }
 
     pub(crate) fn script(&self, vcpu: u32, steps: impl IntoIterator<Item = Step>) {

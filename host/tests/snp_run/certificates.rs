@@ -16,11 +16,16 @@ use tenure_silicon::units::Page;
 
 use crate::bed::{Bed, FREE, NOT_BUILT, Ran, change, counter, pages, report};
 
-/// The platform's certificates in a file, and where a guest has room for so many pages of them.
-pub(crate) fn with_certificates(path: &Path, room: u64) -> Bed {
-    let mut bed = Bed::new(1);
+/// Puts the platform's certificates into a file. They are the same for every bed, and take a while to make.
+pub(crate) fn write_certificates(bed: &Bed, path: &Path) {
     let table = bed.kernel.platform().certificates(EndorsementKey::Vcek).unwrap().to_bytes();
     std::fs::write(path, table).unwrap();
+}
+
+/// The platform's certificates in a file, and where a guest has room for so many pages of them.
+fn with_certificates(path: &Path, room: u64) -> Bed {
+    let mut bed = Bed::new(1);
+    write_certificates(&bed, path);
     bed.inputs.certificates = Some(Arc::new(CertificateFile::open(path).unwrap()));
     let buffer = pages(FREE, room);
     bed.script(0, [change(buffer, Owner::Shared, Way::Buffer), report(9, Some(buffer)), Step::Terminate(NOT_BUILT)]);
