@@ -240,7 +240,7 @@ pub enum CliError {
     #[error("memory: {0}")]
     Memory(#[from] ValueError),
     /// A bundle.
-    #[error("bundle: {0}")]
+    #[error("bundle {0}")]
     Bundle(OutputError),
     /// KVM, although it was there a moment ago.
     #[error(transparent)]

@@ -52,10 +52,8 @@ impl ExitCode {
             Self::NotCapable => "audit, check, run, selftest: host or platform not capable",
             Self::LaunchFailed => "run: launch failed",
             Self::GuestCrashed => "run: guest crashed",
-            Self::TeardownNotClean => "run: teardown not clean",
-            Self::Findings => {
-                "audit, idblock inspect, prove: findings; measure diff: a difference; selftest: a check that failed"
-            }
+            Self::TeardownNotClean => "run, selftest: something of a guest may be left",
+            Self::Findings => "audit, idblock inspect, prove, selftest: findings; measure diff: a difference",
         }
     }
 }
@@ -85,6 +83,6 @@ mod tests {
     fn codes_are_the_published_ones() {
         let codes: Vec<u8> = ExitCode::ALL.iter().map(|code| code.code()).collect();
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 10]);
-        assert!(help_table().contains("\n  5  run: teardown not clean"));
+        assert!(help_table().contains("\n  5  run, selftest: something of a guest may be left"));
     }
 }

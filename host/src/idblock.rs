@@ -151,7 +151,7 @@ pub enum IdBlockError {
     #[error("out - and json: standard output is one of them only")]
     OneOutput,
     /// The output.
-    #[error(transparent)]
+    #[error("out {0}")]
     Output(#[from] OutputError),
 }
 

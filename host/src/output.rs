@@ -18,11 +18,11 @@ pub enum Output {
     File(PathBuf),
 }
 
-/// Why something cannot be written.
+/// Why something cannot be written. The setting that names it comes first.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// It is what it would be made from.
-    #[error("out `{}` is the {what}: it would be overwritten", path.display())]
+    #[error("`{}` is the {what}: it would be overwritten", path.display())]
     IsInput {
         /// The output.
         path: PathBuf,
@@ -30,13 +30,13 @@ pub enum OutputError {
         what: &'static str,
     },
     /// A directory, a pipe, or a device.
-    #[error("out `{}` is not a regular file; - is standard output", path.display())]
+    #[error("`{}` is not a regular file", path.display())]
     NotAFile {
         /// The output.
         path: PathBuf,
     },
     /// The system refuses.
-    #[error("out `{}` cannot be written: {source}", path.display())]
+    #[error("`{}` cannot be written: {source}", path.display())]
     Write {
         /// The output.
         path: PathBuf,
@@ -44,10 +44,10 @@ pub enum OutputError {
         source: io::Error,
     },
     /// A terminal would obey these bytes.
-    #[error("out - is a terminal, and binary is not for one; --format base64 is, or give --out a file")]
+    #[error("- is a terminal, and binary is not for one; --format base64 is, or give --out a file")]
     Terminal,
     /// Standard output.
-    #[error("standard output cannot be written: {0}")]
+    #[error("-: standard output cannot be written: {0}")]
     Stdout(io::Error),
 }
 
@@ -68,6 +68,17 @@ impl Output {
             Some((what, _)) => Err(OutputError::IsInput { path: path.clone(), what }),
             None => Ok(()),
         }
+    }
+
+    /// Refuses what cannot be written to, as far as that can be told before there is anything to write: for what takes
+    /// long to make.
+    pub fn has_a_place(&self) -> Result<(), OutputError> {
+        let Self::File(path) = self else { return Ok(()) };
+        let target = target(path)?;
+        let folder = folder(&target);
+        let refused = |source| OutputError::Write { path: path.clone(), source };
+        // Made and gone at once: rights, file systems and quotas have more to say than anybody can guess.
+        tempfile::tempfile_in(folder).map(drop).map_err(|error| refused(without_its_name(error, folder)))
     }
 
     /// Writes text.
@@ -91,20 +102,29 @@ impl Output {
                 out.write_all(bytes).and_then(|()| out.flush()).map_err(OutputError::Stdout)
             }
             Self::File(path) => {
-                // A link stays, and what it points at is replaced. A device never is.
-                let target = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-                if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
-                    return Err(OutputError::NotAFile { path: path.clone() });
-                }
+                let target = target(path)?;
                 replace(&target, bytes).map_err(|source| OutputError::Write { path: path.clone(), source })
             }
         }
     }
 }
 
+/// What is written for a path: a link stays, and what it points at is replaced. A device never is.
+fn target(path: &Path) -> Result<PathBuf, OutputError> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
+        return Err(OutputError::NotAFile { path: path.to_owned() });
+    }
+    Ok(target)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Puts a file there at once. Whoever reads it sees the old bytes or the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(path);
     // The rights that any new file gets: the umask takes its share.
     let mut builder = tempfile::Builder::new();
     let rights = Permissions::from_mode(0o666);
@@ -175,8 +195,12 @@ mod tests {
         assert!(file(name("new")).spares([("id-key", name("key").as_path())]).is_ok());
         assert!(Output::Stdout.spares([("id-key", name("key").as_path())]).is_ok());
         let error = |path: PathBuf| file(path).write_text("").unwrap_err().to_string();
-        assert!(error(dir.path().to_owned()).ends_with("is not a regular file; - is standard output"));
+        assert!(error(dir.path().to_owned()).ends_with("is not a regular file"));
         assert!(error("/dev/null".into()).contains("not a regular file"));
+        for path in [dir.path().to_owned(), "/dev/null".into(), name("absent/block")] {
+            assert_eq!(file(path.clone()).has_a_place().unwrap_err().to_string(), error(path));
+        }
+        assert!(file(name("new")).has_a_place().is_ok() && !name("new").exists());
         let absent = error(name("absent/block"));
         assert!(absent.ends_with("absent/block` cannot be written: its directory does not exist"), "{absent}");
     }

@@ -1,7 +1,7 @@
 //! The self-test of a host, on the software platform: what passes there, and what is found if something is wrong.
 //!
 //! Its guests are scripts that play the firmware's self-test: they convert pages, ask for a report and hand it over.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "snp_run/bed.rs"]
 #[expect(dead_code, reason = "some of it is for whole runs")]

@@ -107,6 +107,7 @@ pub(super) fn selftest(args: &SelfTestArgs) -> Result<ExitCode, CliError> {
     if let (Some(output), Some(certificates)) = (&output, &args.snp_certificates) {
         output.spares([("snp-certificates", certificates.as_path())]).map_err(CliError::Bundle)?;
     }
+    output.as_ref().map_or(Ok(()), Output::has_a_place).map_err(CliError::Bundle)?;
     let verifier = Verifier::for_hardware(args.snp_certificates.as_deref())?;
     let facts = Facts::gather(Path::new("/"));
     let host = report(&facts);

@@ -31,13 +31,16 @@ pub(super) struct NotLaunched<V: KernelVm> {
     vcpus: Vec<V::Vcpu>,
 }
 
+/// What came of a launch.
+pub(super) type Attempt<V> = Result<Launched<V>, NotLaunched<V>>;
+
 /// A VM, from its creation to its seal. The outer error is that there is none.
 pub(super) fn launch<K: Kernel>(
     kernel: &K,
     config: &RunConfig,
     prepared: &mut Prepared<'_>,
     events: &EventLog,
-) -> Result<Result<Launched<K::Vm>, NotLaunched<K::Vm>>, RunError> {
+) -> Result<Attempt<K::Vm>, RunError> {
     let mut vm = Vm::create(kernel, prepared.vm_type, prepared.ram)?;
     let mut vcpus = Vec::new();
     let assembled = match assemble(&mut vm, &mut vcpus, Order { events, config, prepared }) {

@@ -94,6 +94,7 @@ impl Keys {
 struct Session<'a, 'b, K> {
     bed: &'a Bed<'b, K>,
     time_limit: Duration,
+    tee: Tee,
     cases: Vec<CaseResult>,
     kept: Vec<Kept>,
     /// Memory that guests had together.
@@ -106,8 +107,14 @@ pub(super) fn run<K: Kernel>(
     plan: &Plan,
     config: &RunConfig,
 ) -> Result<(Results, Vec<Kept>), SelfTestError> {
-    let mut session =
-        Session { bed, time_limit: plan.time_limit, cases: Vec::new(), kept: Vec::new(), guests_had: ByteLen(0) };
+    let mut session = Session {
+        bed,
+        time_limit: plan.time_limit,
+        tee: plan.tee,
+        cases: Vec::new(),
+        kept: Vec::new(),
+        guests_had: ByteLen(0),
+    };
     let begun = (bed.look)();
     let one = single(config);
     let mut digest = None;
@@ -161,7 +168,7 @@ impl<K: Kernel> Session<'_, '_, K> {
             None => {
                 let before = (self.bed.look)();
                 let mut checks = body(self, &mut kept)?;
-                checks.extend(asids_are_back(before, self.bed.look));
+                checks.extend(self.asids_are_back(before));
                 checks
             }
         };
@@ -169,6 +176,11 @@ impl<K: Kernel> Session<'_, '_, K> {
         self.cases.push(CaseResult { id, about, duration_ms, checks });
         self.kept.push(kept);
         Ok(())
+    }
+
+    /// Guests of other technologies have none.
+    fn asids_are_back(&self, before: Surroundings) -> Vec<Check> {
+        if self.tee == Tee::Snp { asids_are_back(before, self.bed.look) } else { Vec::new() }
     }
 
     /// Launches and enters a guest, and judges all that can be seen of it.
@@ -335,7 +347,7 @@ impl<K: Kernel> Session<'_, '_, K> {
 
     /// What all guests together have given back.
     fn host(&mut self, begun: Surroundings) {
-        let mut checks = asids_are_back(begun, self.bed.look);
+        let mut checks = self.asids_are_back(begun);
         checks.push(memory_is_back(begun, (self.bed.look)(), self.guests_had));
         let about = "the host after all of them".to_owned();
         self.cases.push(CaseResult { id: "host", about, duration_ms: 0, checks });
