@@ -190,7 +190,7 @@ impl Judge {
         };
         let infix = if self.kind == SigningKey::Vlek { "VLEK-" } else { "" };
         let wanted = format!("SEV-{infix}{}", anchor.product());
-        let name = plain_name(certificate, *anchor);
+        let name = plain_name(certificate, Some(*anchor));
         let found = match certificate.authority() {
             Ok(()) if name == wanted => Ok(name),
             Ok(()) => Err(format!("{name:?}'s")),
@@ -208,7 +208,7 @@ impl Judge {
         };
         let wanted = if self.kind == SigningKey::Vlek { "SEV-VLEK" } else { "SEV-VCEK" };
         let names = if self.kind == SigningKey::Vlek { (false, true) } else { (true, false) };
-        let name = anchor.map_or_else(|| key.common_name().unwrap_or_default(), |anchor| plain_name(key, anchor));
+        let name = plain_name(key, anchor);
         let found = if name != wanted {
             Err(format!("{name:?}'s"))
         } else if (vek::names_chip(key), vek::names_provider(key)) != names {
@@ -241,10 +241,9 @@ impl Judge {
 
     /// What certificate and report say of the platform.
     fn platform(&mut self, report: &Report<'_>, key: Option<&Certificate<'_>>, product: Option<Product>) {
+        let of_key = [KEY_PRODUCT, KEY_CHIP].into_iter().chain(TCB_PARTS.map(|(id, ..)| id));
         let Some(product) = product else {
-            let why = "which product it must be depends on the root";
-            self.checks.skip(TCB, why);
-            return self.checks.skip(KEY_PRODUCT, why);
+            return self.skip_all([PROCESSOR, TCB].into_iter().chain(of_key), "what it must be depends on the root");
         };
         match report.processor() {
             None => self.checks.skip(PROCESSOR, "reports of version 2 don't say"),
@@ -255,7 +254,7 @@ impl Judge {
         }
         self.tcb(report, product);
         let Some(key) = key else {
-            return self.checks.skip(KEY_PRODUCT, "there is no certificate of the key");
+            return self.skip_all(of_key, "there is no certificate of the key");
         };
         let said = vek::product(key);
         let is_it = said.as_ref().is_ok_and(|said| said.split('-').next() == Some(product.name()));
@@ -317,6 +316,10 @@ impl Judge {
         self.checks.add(TCB, "reported within committed within running, firmware too", found);
     }
 
+    fn skip_all(&mut self, ids: impl Iterator<Item = CheckId>, why: &str) {
+        ids.for_each(|id| self.checks.skip(id, why));
+    }
+
     fn signer(&mut self, id: CheckId, certificate: &Certificate<'_>, issuer: &Certificate<'_>, by: &str) {
         let found = match certificate.is_signed_by(issuer) {
             Ok(()) => Ok("by it"),
@@ -336,11 +339,11 @@ impl Judge {
     }
 }
 
-/// Whose a certificate is. Names below a test's root may say TEST; below AMD's, none that says so is right.
-fn plain_name(certificate: &Certificate<'_>, anchor: Anchor) -> String {
+/// Whose a certificate is. Names may say TEST, but not below AMD's roots: what says so is not AMD's.
+fn plain_name(certificate: &Certificate<'_>, anchor: Option<Anchor>) -> String {
     let name = certificate.common_name().unwrap_or_default();
     match name.strip_prefix("TEST ") {
-        Some(plain) if !anchor.is_hardware() => plain.into(),
+        Some(plain) if !anchor.is_some_and(Anchor::is_hardware) => plain.into(),
         _ => name,
     }
 }
@@ -350,3 +353,6 @@ fn is_signed(report: &Report<'_>, key: &VerifyingKey) -> bool {
     let Some((r, s)) = report.signature() else { return false };
     Signature::from_scalars(r, s).is_ok_and(|signature| key.verify(report.signed_bytes(), &signature).is_ok())
 }
+
+#[cfg(test)]
+mod tests;

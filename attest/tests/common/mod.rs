@@ -1,9 +1,14 @@
-//! What tests share.
-#![allow(dead_code, reason = "each test uses a part")]
+//! What tests share: other people's reports, and a software platform's.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+
+pub mod silicon;
 
 use std::path::Path;
 
-use attest::Rejected;
+use attest::{Rejected, UnixTime};
+
+/// 2026-06-01.
+pub const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
 
 /// A file of `tests/vectors/snp/attest`.
 pub fn vector(name: &str) -> Vec<u8> {
