@@ -1,4 +1,5 @@
-//! Reports of the software platform: its root is a test's, and everything that can be wrong with evidence is found by name.
+//! Reports of the software platform: its root is a test's, and everything that can be wrong with evidence is found by
+//! name.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
@@ -13,8 +14,10 @@ use common::silicon::{DATA, Evidence, HOST_DATA, product};
 use common::{NOW, failed};
 use tenure_silicon::chain::{Authority, HwidForm};
 use tenure_silicon::config::Config;
-use tenure_silicon::model::Model;
+use tenure_silicon::model::{Model, Tcb};
 use tenure_silicon::report::EndorsementKey;
+
+type Bump = fn(&mut Tcb);
 
 const KINDS: [EndorsementKey; 2] = [EndorsementKey::Vcek, EndorsementKey::Vlek];
 
@@ -169,7 +172,7 @@ fn no_silent_trust_certificates_that_are_missing_or_none() {
 fn no_silent_trust_certificates_for_other_chips_or_versions() {
     for model in Model::ALL {
         verify_forged(model);
-        let bump: [(&str, fn(&mut tenure_silicon::model::Tcb)); 4] = [
+        let bump: [(&str, Bump); 4] = [
             ("key.tcb.boot-loader", |tcb| tcb.boot_loader += 1),
             ("key.tcb.tee", |tcb| tcb.tee += 1),
             ("key.tcb.snp", |tcb| tcb.snp -= 1),
@@ -200,7 +203,8 @@ fn verify_forged(model: Model) {
 
 #[test]
 fn no_silent_trust_versions_that_cannot_be() {
-    // Microcode: last in every layout. Reported above committed, committed above running, firmware committed above running.
+    // Microcode: last in every layout. Reported above committed, committed above running, firmware committed above
+    // running.
     for (at, expected) in [(0x187, &["key.tcb.microcode", "report.tcb"][..]), (0x1e7, &["report.tcb"])] {
         let forged = Evidence::forged(Model::Genoa, |report| report[at] += 1, |_| {});
         let mut found = rejected(&forged);

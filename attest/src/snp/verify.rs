@@ -1,9 +1,9 @@
-//! Whether a report is what it says: signed by a key of the chip or its provider, whose certificate leads to a root that
-//! may be relied on, good at this moment, and for the versions that the report names.
+//! Whether a report is what it says: signed by a key of the chip or its provider, whose certificate leads to a root
+//! that may be relied on, good at this moment, and for the versions that the report names.
 //!
-//! Owns every check and their order. All are made, so that a verdict names everything that is wrong; what cannot be looked
-//! at because something before is missing is skipped, which is no better. Does not own what a guest should be like: a
-//! report that is verified may be of a guest that its host can debug.
+//! Owns every check and their order. All are made, so that a verdict names everything that is wrong; what cannot be
+//! looked at because something before is missing is skipped, which is no better. Does not own what a guest should be
+//! like: a report that is verified may be of a guest that its host can debug.
 //!
 //! Not checked yet, and said so in each verdict: whether a certificate was revoked.
 //!
@@ -48,7 +48,8 @@ const TCB: CheckId = CheckId::required("report.tcb", "the report's set of TCB ve
 /// A part of the TCB: its check, where the certificate has it, where the report has it.
 type TcbPart = (CheckId, Part, fn(Tcb) -> Option<u8>);
 
-const TCB_PARTS: [TcbPart; 4] = [
+const TCB_PARTS: [TcbPart; 5] = [
+    (CheckId::where_possible("key.tcb.fmc", "the signing key's FMC version"), Part::Fmc, |tcb| tcb.fmc),
     (CheckId::required("key.tcb.boot-loader", "the signing key's boot loader version"), Part::BootLoader, |tcb| {
         Some(tcb.boot_loader)
     }),
@@ -58,13 +59,11 @@ const TCB_PARTS: [TcbPart; 4] = [
         Some(tcb.microcode)
     }),
 ];
-/// What Turin has besides.
-const TCB_FMC: TcbPart = (CheckId::required("key.tcb.fmc", "the signing key's FMC version"), Part::Fmc, |tcb| tcb.fmc);
 
 /// Verifies a report, as it was received, at this moment.
 ///
-/// Whoever gets a [`Verified`] must look at what it rests on: [`Verified::anchor`] is a test's root only if the caller put one
-/// among `anchors`.
+/// Whoever gets a [`Verified`] must look at what it rests on: [`Verified::anchor`] is a test's root only if the caller
+/// put one among `anchors`.
 pub fn verify<'r>(
     report: &'r [u8],
     endorsements: &Endorsements<'_>,
@@ -280,12 +279,14 @@ impl Judge {
 
     /// The versions that the key belongs to are those that the report names, part by part.
     fn key_tcb(&mut self, report: &Report<'_>, key: &Certificate<'_>, product: Product) {
-        // Reserved bytes that are set have failed elsewhere.
         let reported = report.reported_tcb().unpack(product);
-        let fmc = (product == Product::Turin).then_some(TCB_FMC);
-        for (id, part, of) in TCB_PARTS.into_iter().chain(fmc) {
-            let Some(reported) = reported.ok().and_then(of) else {
-                self.checks.skip(id, "the report has no such version");
+        for (id, part, of) in TCB_PARTS {
+            let Ok(reported) = reported.map(of) else {
+                self.checks.skip(id, "the report's versions have reserved bytes");
+                continue;
+            };
+            let Some(reported) = reported else {
+                self.checks.skip(id, format!("{product} has none"));
                 continue;
             };
             let found = match vek::version(key, part) {

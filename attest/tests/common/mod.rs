@@ -11,6 +11,7 @@ use attest::{Rejected, UnixTime};
 pub const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
 
 /// A file of `tests/vectors/snp/attest`.
+#[expect(clippy::panic, reason = "a test without its vectors has failed")]
 pub fn vector(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/snp/attest").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
