@@ -1,7 +1,7 @@
 //! What was checked, and what came of it.
 //!
 //! Owns the list of checks that every verdict comes with: all of them, not only the first that failed, each with what
-//! was wanted and what was there. Does not own what is checked: see [`crate::snp::verify`].
+//! was wanted and what was there. Does not own what is checked: see [`mod@crate::snp::verify`].
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

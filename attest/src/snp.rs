@@ -1,8 +1,8 @@
 //! AMD SEV-SNP.
 //!
 //! Owns attestation reports ([`report`]), the table in which certificates come ([`certificates`]), the roots they are
-//! followed to ([`Anchors`]), and whether all of it fits ([`verify()`]). Does not own what a guest should be like: whoever
-//! has a verified report compares its fields with what is wanted.
+//! followed to ([`Anchors`]), and whether all of it fits ([`verify()`]). Does not own what a guest should be like:
+//! whoever has a verified report compares its fields with what is wanted.
 
 pub mod anchors;
 pub mod certificates;

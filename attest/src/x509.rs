@@ -1,7 +1,7 @@
 //! X.509 certificates, as much of them as chains of AMD's need.
 //!
-//! Owns reading a certificate, who signed it (RSASSA-PSS with SHA-384, over the bytes that were received), when it is good,
-//! and the keys in it. Does not own which certificate may sign which: see [`crate::snp::verify`].
+//! Owns reading a certificate, who signed it (RSASSA-PSS with SHA-384, over the bytes that were received), when it is
+//! good, and the keys in it. Does not own which certificate may sign which: see [`mod@crate::snp::verify`].
 //!
 //! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on P-384; AMD 57230 for what of them AMD uses.
 

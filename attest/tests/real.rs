@@ -1,52 +1,220 @@
-//! Reports that chips signed, with AMD's certificates: what others say of them is what we say. The moment is pinned.
+//! Reports that chips signed, with AMD's certificates: what others say of them is what we say. Moments are pinned.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
 
-use attest::snp::report::{Processor, Requester};
+use attest::snp::report::{Requester, SigningKey};
 use attest::snp::{Anchors, Endorsements, Product, Report, verify};
-use attest::{Anchor, UnixTime};
-use common::{failed, vector};
+use attest::{Anchor, Rejected, UnixTime};
+use common::{NOW, failed, vector};
+use sev::certs::snp::{Certificate, Chain, Verifiable, builtin, ca};
+use sev::firmware::guest::AttestationReport;
+use sev::parser::ByteParser;
 
-/// 2026-06-01.
-const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
+/// 2025-06-01: a provider's key is good for a year.
+const DAYS_OF_THE_VLEK: UnixTime = UnixTime::from_secs(1_748_736_000);
 
-/// A report with its key's certificate, and whose.
+/// A report with its key's certificate, and who issued that.
+#[derive(Clone)]
 struct Real {
     name: &'static str,
     product: Product,
-    intermediate: &'static str,
+    report: Vec<u8>,
+    vek: Vec<u8>,
+    intermediate: Vec<u8>,
     now: UnixTime,
 }
 
-const fn vcek(name: &'static str, product: Product, intermediate: &'static str) -> Real {
-    Real { name, product, intermediate, now: NOW }
+fn real(name: &'static str, product: Product, intermediate: &str, now: UnixTime) -> Real {
+    let [report, vek] = ["report", "vek.der"].map(|kind| vector(&format!("real/{name}.{kind}")));
+    Real { name, product, report, vek, intermediate: vector(&format!("amd/{intermediate}.der")), now }
 }
 
-const REAL: [Real; 7] = [
-    vcek("milan-v2-debug-gsg", Product::Milan, "ask-milan"),
-    vcek("milan-v2-virtee", Product::Milan, "ask-milan"),
-    vcek("milan-v2-trustee", Product::Milan, "ask-milan"),
-    vcek("milan-v3-ms", Product::Milan, "ask-milan"),
-    vcek("genoa-v3-ms", Product::Genoa, "ask-genoa"),
-    vcek("turin-v5-ms", Product::Turin, "ask-turin"),
-    // 2025-06-01: a provider's key is good for a year.
-    Real { now: UnixTime::from_secs(1_748_736_000), ..vcek("milan-v3-vlek-trustee", Product::Milan, "asvk-milan") },
-];
+fn milan(name: &'static str) -> Real {
+    real(name, Product::Milan, "ask-milan", NOW)
+}
+
+fn vlek() -> Real {
+    real("milan-v3-vlek-trustee", Product::Milan, "asvk-milan", DAYS_OF_THE_VLEK)
+}
+
+fn turin() -> Real {
+    real("turin-v5-ms", Product::Turin, "ask-turin", NOW)
+}
+
+fn all() -> [Real; 7] {
+    [
+        milan("milan-v2-debug-gsg"),
+        milan("milan-v2-virtee"),
+        milan("milan-v2-trustee"),
+        milan("milan-v3-ms"),
+        real("genoa-v3-ms", Product::Genoa, "ask-genoa", NOW),
+        turin(),
+        vlek(),
+    ]
+}
+
+impl Real {
+    /// The verdict below AMD's roots, with one certificate that stands for either kind of key.
+    fn verdict(&self) -> Result<Anchor, Rejected> {
+        let Real { vek, intermediate, .. } = self;
+        let endorsements =
+            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None };
+        verify(&self.report, &endorsements, &Anchors::amd(), self.now).map(|verified| verified.anchor())
+    }
+
+    fn rejected(&self) -> Vec<&'static str> {
+        failed(&self.verdict().unwrap_err())
+    }
+
+    /// What the Rust crate `sev` says of signature and chain; more it does not look at.
+    fn sev_accepts(&self) -> bool {
+        let der = |bytes: &[u8]| Certificate::from_der(bytes).ok();
+        let ark = match self.product {
+            Product::Milan => builtin::milan::ark(),
+            Product::Genoa => builtin::genoa::ark(),
+            Product::Turin => builtin::turin::ark(),
+        };
+        let (Some(vek), Some(ask)) = (der(&self.vek), der(&self.intermediate)) else { return false };
+        let chain = Chain { ca: ca::Chain { ark: ark.unwrap(), ask }, vek };
+        AttestationReport::from_bytes(&self.report).is_ok_and(|report| (&chain, &report).verify().is_ok())
+    }
+}
 
 #[test]
-fn every_real_report_is_verified() {
-    for Real { name, product, intermediate, now } in REAL {
-        let [report, vek] = ["report", "vek.der"].map(|kind| vector(&format!("real/{name}.{kind}")));
-        let intermediate = vector(&format!("amd/{intermediate}.der"));
-        let endorsements =
-            Endorsements { vcek: Some(&vek), vlek: Some(&vek), intermediate: Some(&intermediate), ark: None };
-        let verified = verify(&report, &endorsements, &Anchors::amd(), now);
-        if let Err(e) = &verified {
-            for c in e.checks().iter() {
-                println!("{name} {c}");
-            }
+fn every_real_report_is_verified_and_rests_on_its_products_root() {
+    for real in all() {
+        assert_eq!(real.verdict().unwrap(), Anchor::Amd(real.product), "{}", real.name);
+        assert!(real.sev_accepts(), "{}", real.name);
+    }
+}
+
+#[test]
+fn what_reports_say_is_what_others_read_in_them() {
+    for Real { name, report: bytes, .. } in all() {
+        let (report, theirs) = (Report::parse(&bytes).unwrap(), AttestationReport::from_bytes(&bytes[..]).unwrap());
+        assert_eq!((report.version(), report.guest_svn()), (theirs.version, theirs.guest_svn), "{name}");
+        assert_eq!(report.policy(), u64::from(theirs.policy));
+        assert_eq!((report.family_id(), report.image_id()), (&theirs.family_id, &theirs.image_id));
+        let level = u8::try_from(theirs.vmpl).map(Requester::Vmpl);
+        assert_eq!(report.requester(), level.unwrap_or(Requester::Host));
+        assert_eq!(report.signature_algorithm(), theirs.sig_algo);
+        assert_eq!(report.platform_info(), u64::from(theirs.plat_info));
+        assert_eq!(report.author_key_enabled(), theirs.key_info.author_key_en());
+        assert_eq!(report.mask_chip_key(), theirs.key_info.mask_chip_key());
+        let signs = if theirs.key_info.signing_key() == 0 { SigningKey::Vcek } else { SigningKey::Vlek };
+        assert_eq!(report.signing_key(), signs);
+        assert_eq!(report.report_data(), &theirs.report_data);
+        assert_eq!(report.measurement(), &theirs.measurement);
+        assert_eq!(report.host_data(), &theirs.host_data);
+        assert_eq!(report.id_key_digest(), &theirs.id_key_digest);
+        assert_eq!(report.author_key_digest(), &theirs.author_key_digest);
+        assert_eq!((report.report_id(), report.report_id_ma()), (&theirs.report_id, &theirs.report_id_ma));
+        assert_eq!(report.chip_id(), &theirs.chip_id);
+        let processor = report.processor();
+        assert_eq!(processor.map(|it| it.family), theirs.cpuid_fam_id);
+        assert_eq!(processor.map(|it| it.model), theirs.cpuid_mod_id);
+        assert_eq!(processor.map(|it| it.stepping), theirs.cpuid_step);
+        assert_eq!(
+            report.mitigations().map(|it| (it.launch, it.current)),
+            theirs.launch_mit_vector.zip(theirs.current_mit_vector)
+        );
+        for (ours, theirs) in
+            [(report.current_version(), theirs.current), (report.committed_version(), theirs.committed)]
+        {
+            assert_eq!((ours.major, ours.minor, ours.build), (theirs.major, theirs.minor, theirs.build));
         }
-        assert_eq!(verified.unwrap().anchor(), Anchor::Amd(product), "{name}");
+    }
+}
+
+#[test]
+fn what_reports_say_of_versions_is_what_others_read_in_them() {
+    for Real { name, product, report: bytes, .. } in all() {
+        let (report, theirs) = (Report::parse(&bytes).unwrap(), AttestationReport::from_bytes(&bytes[..]).unwrap());
+        let pairs = [
+            (report.current_tcb(), theirs.current_tcb),
+            (report.reported_tcb(), theirs.reported_tcb),
+            (report.committed_tcb(), theirs.committed_tcb),
+            (report.launch_tcb(), theirs.launch_tcb),
+        ];
+        for (ours, theirs) in pairs {
+            let ours = ours.unpack(product).unwrap();
+            let ours = (ours.fmc, ours.boot_loader, ours.tee, ours.snp, ours.microcode);
+            assert_eq!(ours, (theirs.fmc, theirs.bootloader, theirs.tee, theirs.snp, theirs.microcode), "{name}");
+        }
+    }
+}
+
+/// Roots are not what somebody gave us once: they are those that others rely on.
+#[test]
+fn amds_roots_are_those_that_others_rely_on() {
+    let theirs = [builtin::milan::ark(), builtin::genoa::ark(), builtin::turin::ark()];
+    for (product, theirs) in Product::ALL.into_iter().zip(theirs) {
+        let name = format!("roots/amd/ark-{}.der", product.name().to_lowercase());
+        let ours = std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        assert_eq!(ours, theirs.unwrap().to_der().unwrap());
+        assert_eq!(Anchors::amd_of(product).iter().collect::<Vec<_>>(), [Anchor::Amd(product)]);
+        // Given as a test's root, AMD's is a test's root.
+        let anchors = Anchors::none().with_test_root(product, &ours).unwrap();
+        assert_eq!(anchors.iter().collect::<Vec<_>>(), [Anchor::Test(product)]);
+    }
+}
+
+/// no-silent-trust: what was changed under its signature, other chips' keys, and issuers of other kinds or products.
+#[test]
+fn no_silent_trust_real_evidence_that_does_not_belong_together() {
+    let good = milan("milan-v2-virtee");
+    for at in [0x08, 0x20, 0x50, 0x90, 0xc0, 0xe0, 0x110, 0x140] {
+        let mut changed = good.clone();
+        changed.report[at] ^= 1;
+        assert_eq!((changed.rejected(), changed.sev_accepts()), (vec!["report.signature"], false), "{at:#x}");
+    }
+    let other_chip = Real { vek: milan("milan-v2-debug-gsg").vek, ..good.clone() };
+    assert_eq!(other_chip.rejected()[..2], ["report.signature", "key.chip"]);
+    assert!(!other_chip.sev_accepts());
+    let asvk = Real { intermediate: vector("amd/asvk-milan.der"), ..good.clone() };
+    assert_eq!(asvk.rejected(), ["chain.intermediate", "key.signature"]);
+    let ask = Real { intermediate: vector("amd/ask-milan.der"), ..vlek() };
+    assert_eq!(ask.rejected(), ["chain.intermediate", "key.signature"]);
+    let genoas = Real { intermediate: vector("amd/ask-genoa.der"), ..good };
+    assert_eq!(genoas.rejected(), ["key.signature", "key.product"]);
+    assert!(!asvk.sev_accepts() && !ask.sev_accepts());
+}
+
+/// no-silent-trust: the R and S that are too long are another way to write the same signature, which others take.
+#[test]
+fn no_silent_trust_a_signature_is_written_in_one_way() {
+    for at in [0x2a0 + 48, 0x2a0 + 71, 0x2e8 + 48, 0x2e8 + 71] {
+        let mut changed = milan("milan-v2-virtee");
+        changed.report[at] = 1;
+        assert_eq!(changed.rejected(), ["report.signature"]);
+    }
+    let mut reserved = milan("milan-v2-virtee");
+    reserved.report[0x49f] = 1;
+    assert_eq!(reserved.rejected(), ["report.form"]);
+}
+
+/// no-silent-trust: a second too early or too late.
+#[test]
+fn no_silent_trust_moments_outside_of_real_certificates() {
+    // 2026-02-05T01:04:33Z to 2033-02-05T01:04:33Z.
+    for (seconds, good) in
+        [(1_770_253_472, false), (1_770_253_473, true), (1_991_178_273, true), (1_991_178_274, false)]
+    {
+        let at = Real { now: UnixTime::from_secs(seconds), ..turin() };
+        let expected: &[&str] = if good { &[] } else { &["key.validity"] };
+        assert_eq!(at.verdict().map_or_else(|rejected| failed(&rejected), |_| Vec::new()), expected, "{seconds}");
+    }
+    assert_eq!(Real { now: NOW, ..vlek() }.rejected(), ["key.validity"]);
+}
+
+/// no-silent-trust: certificates that look like a chip's and that nobody signed, in both forms of a chip's identifier.
+#[test]
+fn no_silent_trust_certificates_that_amd_did_not_sign() {
+    for name in ["invalid-legacy", "invalid-new"] {
+        let invalid = Real { vek: vector(&format!("real/{name}.vek.der")), ..milan("milan-v2-virtee") };
+        let found = invalid.rejected();
+        assert!(found.contains(&"key.signature"), "{name}: {found:?}");
+        assert!(!invalid.sev_accepts());
     }
 }

@@ -1,8 +1,8 @@
 //! The roots of trust that reports may rest on.
 //!
-//! Owns AMD's roots, which are part of this crate (`roots/amd`), and roots for tests, which are only there if the caller
-//! gives them. An anchor is a whole certificate: its key decides, never its name, and never that it signed itself. Law
-//! no-silent-trust: what came along with a report is no anchor.
+//! Owns AMD's roots, which are part of this crate (`roots/amd`), and roots for tests, which are only there if the
+//! caller gives them. An anchor is a whole certificate: its key decides, never its name, and never that it signed
+//! itself. Law no-silent-trust: what came along with a report is no anchor.
 
 use alloc::vec::Vec;
 

@@ -1,8 +1,8 @@
 //! The table in which a host passes certificates to its guest.
 //!
 //! Owns its form and which certificate is which. The host wrote it: lengths and places are checked, and what the
-//! certificates say is for [`crate::snp::verify`]. Specification: GHCB (56421), "SNP Extended Guest Request"; GUIDs stand
-//! in the order in which they are written.
+//! certificates say is for [`mod@crate::snp::verify`]. Specification: GHCB (56421), "SNP Extended Guest Request"; GUIDs
+//! stand in the order in which they are written.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -193,6 +193,98 @@ impl fmt::Display for Kind {
             Self::Ark => f.write_str("ARK"),
             Self::Crl => f.write_str("CRL"),
             Self::Other(guid) => write!(f, "certificate {:032x}", u128::from_be_bytes(*guid)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn row(guid: [u8; 16], offset: u32, length: u32) -> Vec<u8> {
+        [&guid[..], &offset.to_le_bytes(), &length.to_le_bytes()].concat()
+    }
+
+    fn table(rows: &[([u8; 16], u32, u32)], contents: usize) -> Vec<u8> {
+        let rows = rows.iter().flat_map(|(guid, offset, length)| row(*guid, *offset, *length));
+        rows.chain(row([0; 16], 0, 0)).chain(vec![0xc; contents]).collect()
+    }
+
+    #[test]
+    fn every_kind_is_known_by_its_guid() {
+        let other = [0x0a; 16];
+        let guids = [CRL, VLEK, ASK, other, ARK, VCEK];
+        let rows: Vec<_> = guids.into_iter().zip(168..).map(|(guid, offset)| (guid, offset, 1)).collect();
+        let mut bytes = table(&rows, 6);
+        for (number, byte) in (1..).zip(&mut bytes[168..]) {
+            *byte = number;
+        }
+        let table = CertificateTable::parse(&bytes).unwrap();
+        let kinds = [Kind::Crl, Kind::Vlek, Kind::Intermediate, Kind::Other(other), Kind::Ark, Kind::Vcek];
+        for (number, kind) in (1..).zip(kinds) {
+            assert_eq!(table.get(kind), Some(&[number][..]), "{kind}");
+        }
+        let [vlek, intermediate, ark, vcek] = [&[2][..], &[3], &[5], &[6]].map(Some);
+        assert_eq!(table.endorsements(), Endorsements { vcek, vlek, intermediate, ark });
+        assert_eq!(Kind::Other(VCEK).to_string(), "certificate 63da758de6644564adc5f4b93be8accd");
+    }
+
+    #[test]
+    fn a_host_without_certificates_gives_an_empty_table_and_pages_have_an_end() {
+        assert_eq!(CertificateTable::parse(&[0; 24]).unwrap(), CertificateTable::default());
+        assert_eq!(CertificateTable::parse(&[0; 4096]).unwrap().endorsements(), Endorsements::default());
+        let padded = [table(&[(VCEK, 48, 3)], 3), vec![0; 99]].concat();
+        assert_eq!(CertificateTable::parse(&padded).unwrap().get(Kind::Vcek), Some(&[0xc; 3][..]));
+    }
+
+    /// no-silent-trust: the host's numbers are checked.
+    #[test]
+    fn no_silent_trust_tables_that_are_none() {
+        for (bytes, expected) in [
+            (vec![0; 23], "the table of 0 certificates has no end: a row of zeros"),
+            (row(VCEK, 48, 1), "the table of 1 certificates has no end: a row of zeros"),
+            (
+                table(&[(VCEK, 47, 1)], 9),
+                "the VCEK is at offset 0x2f with 0x1 bytes; it must lie after the table, which",
+            ),
+            (
+                table(&[(VCEK, 48, 10)], 9),
+                "the VCEK is at offset 0x30 with 0xa bytes; it must lie after the table, which",
+            ),
+            (table(&[(ARK, 48, 0)], 9), "the ARK is at offset 0x30 with 0x0 bytes; it must lie after the table, which"),
+            (table(&[(ASK, u32::MAX, u32::MAX)], 9), "the ASK is at offset 0xffffffff with 0xffffffff bytes"),
+            (table(&[(VCEK, 72, 2), (VCEK, 74, 2)], 9), "the table has two certificates of one kind, VCEK"),
+            (table(&[(VCEK, 73, 2), (ASK, 72, 2)], 9), "the ASK and the VCEK overlap"),
+        ] {
+            let error = CertificateTable::parse(&bytes).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<([u8; 16], u32, u32)>> {
+        let guid = prop::sample::select(vec![VCEK, VLEK, ASK, ARK, CRL, [1; 16]]);
+        prop::collection::vec((guid, 0..200u32, 0..99u32), 0..4)
+    }
+
+    proptest! {
+        /// no-silent-trust: no bytes make it panic, and what it gives is what is there.
+        #[test]
+        fn no_silent_trust_any_table(
+            rows in rows(),
+            contents in 0..200usize,
+            cut in 0..400usize,
+        ) {
+            let mut bytes = table(&rows, contents);
+            bytes.truncate(cut);
+            if let Ok(table) = CertificateTable::parse(&bytes) {
+                for (guid, offset, length) in rows {
+                    let place = offset as usize..(offset + length) as usize;
+                    prop_assert_eq!(table.get(Kind::of(guid)), bytes.get(place));
+                }
+            }
         }
     }
 }

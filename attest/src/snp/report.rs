@@ -1,19 +1,20 @@
 //! Attestation reports, as the firmware writes them.
 //!
 //! Owns the layout of versions 2 to 5 and what of it must be zero. A report stays the bytes that were received, because
-//! that is what is signed; nothing is known of it but by [`Report`]'s methods. Does not own who signed: a report that was
-//! parsed says nothing that can be believed, see [`crate::snp::verify`].
+//! that is what is signed; nothing is known of it but by [`Report`]'s methods. Does not own who signed: a report that
+//! was parsed says nothing that can be believed, see [`mod@crate::snp::verify`].
 //!
 //! Version 3 adds family, model and stepping, version 5 the mitigations; 4 is like 3. Specification: 56860,
 //! MSG_REPORT_REQ, "ATTESTATION_REPORT"; "ECDSA P-384 with SHA-384" for the signature.
 
 use core::fmt;
-use core::mem::{offset_of, size_of};
 
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{PackedTcb, Product};
+use layout::{Layout, PackedVersion};
+
+mod layout;
 
 /// Bytes of a report.
 pub const REPORT_BYTES: usize = 0x4a0;
@@ -31,76 +32,6 @@ const KEY_INFO_KNOWN: u32 = 0x1f;
 /// Bits of a guest policy that mean something, bit 17 among them, which is always one.
 const POLICY_KNOWN: u64 = (1 << 26) - 1;
 const POLICY_ONE: u64 = 1 << 17;
-
-/// ATTESTATION_REPORT.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Layout {
-    version: U32,
-    guest_svn: U32,
-    policy: U64,
-    family_id: [u8; 16],
-    image_id: [u8; 16],
-    vmpl: U32,
-    signature_algorithm: U32,
-    current_tcb: PackedTcb,
-    platform_info: U64,
-    key_info: U32,
-    reserved_4c: [u8; 4],
-    report_data: [u8; 64],
-    measurement: [u8; 48],
-    host_data: [u8; 32],
-    id_key_digest: [u8; 48],
-    author_key_digest: [u8; 48],
-    report_id: [u8; 32],
-    report_id_ma: [u8; 32],
-    reported_tcb: PackedTcb,
-    cpu: [u8; 3],
-    reserved_18b: [u8; 21],
-    chip_id: [u8; 64],
-    committed_tcb: PackedTcb,
-    current_version: PackedVersion,
-    reserved_1eb: u8,
-    committed_version: PackedVersion,
-    reserved_1ef: u8,
-    launch_tcb: PackedTcb,
-    launch_mitigations: U64,
-    current_mitigations: U64,
-    reserved_208: [u8; 0x98],
-    signature_r: [u8; 72],
-    signature_s: [u8; 72],
-    reserved_330: [u8; 0x170],
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct PackedVersion {
-    build: u8,
-    minor: u8,
-    major: u8,
-}
-
-const _: () = {
-    assert!(size_of::<Layout>() == REPORT_BYTES);
-    assert!(offset_of!(Layout, current_tcb) == 0x38);
-    assert!(offset_of!(Layout, key_info) == 0x48);
-    assert!(offset_of!(Layout, report_data) == 0x50);
-    assert!(offset_of!(Layout, measurement) == 0x90);
-    assert!(offset_of!(Layout, host_data) == 0xc0);
-    assert!(offset_of!(Layout, id_key_digest) == 0xe0);
-    assert!(offset_of!(Layout, author_key_digest) == 0x110);
-    assert!(offset_of!(Layout, report_id) == 0x140);
-    assert!(offset_of!(Layout, reported_tcb) == 0x180);
-    assert!(offset_of!(Layout, cpu) == 0x188);
-    assert!(offset_of!(Layout, chip_id) == 0x1a0);
-    assert!(offset_of!(Layout, committed_tcb) == 0x1e0);
-    assert!(offset_of!(Layout, current_version) == 0x1e8);
-    assert!(offset_of!(Layout, committed_version) == 0x1ec);
-    assert!(offset_of!(Layout, launch_tcb) == 0x1f0);
-    assert!(offset_of!(Layout, launch_mitigations) == 0x1f8);
-    assert!(offset_of!(Layout, signature_r) == SIGNED_BYTES);
-    assert!(offset_of!(Layout, signature_s) == 0x2e8);
-};
 
 /// Why bytes are no report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -424,7 +355,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A little-endian field as a big-endian number. Were its upper bytes ignored, one signature could be written in many ways.
+/// A little-endian field as a big-endian number. Were its upper bytes ignored, one signature could be written in many
+/// ways.
 fn number(field: &[u8; 72]) -> Option<[u8; NUMBER_BYTES]> {
     let (number, rest) = field.split_first_chunk()?;
     let mut number = *number;
@@ -476,3 +408,6 @@ impl fmt::Display for SigningKey {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! Security versions of what a chip's keys depend on.
 //!
 //! Owns both layouts of TCB_VERSION. Which of them holds depends on the product, and that only a chain of certificates
-//! says for sure: so a report gives [`PackedTcb`], and who knows the product unpacks it. Specification: 56860, "TCB version".
+//! says for sure: so a report gives [`PackedTcb`], and who knows the product unpacks it. Specification: 56860, "TCB
+//! version".
 
 use core::fmt;
 

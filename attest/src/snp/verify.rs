@@ -1,9 +1,9 @@
-//! Whether a report is what it says: signed by a key of the chip or its provider, whose certificate leads to a root that
-//! may be relied on, good at this moment, and for the versions that the report names.
+//! Whether a report is what it says: signed by a key of the chip or its provider, whose certificate leads to a root
+//! that may be relied on, good at this moment, and for the versions that the report names.
 //!
-//! Owns every check and their order. All are made, so that a verdict names everything that is wrong; what cannot be looked
-//! at because something before is missing is skipped, which is no better. Does not own what a guest should be like: a
-//! report that is verified may be of a guest that its host can debug.
+//! Owns every check and their order. All are made, so that a verdict names everything that is wrong; what cannot be
+//! looked at because something before is missing is skipped, which is no better. Does not own what a guest should be
+//! like: a report that is verified may be of a guest that its host can debug.
 //!
 //! Not checked yet, and said so in each verdict: whether a certificate was revoked.
 //!
@@ -48,7 +48,8 @@ const TCB: CheckId = CheckId::required("report.tcb", "the report's set of TCB ve
 /// A part of the TCB: its check, where the certificate has it, where the report has it.
 type TcbPart = (CheckId, Part, fn(Tcb) -> Option<u8>);
 
-const TCB_PARTS: [TcbPart; 4] = [
+const TCB_PARTS: [TcbPart; 5] = [
+    (CheckId::where_possible("key.tcb.fmc", "the signing key's FMC version"), Part::Fmc, |tcb| tcb.fmc),
     (CheckId::required("key.tcb.boot-loader", "the signing key's boot loader version"), Part::BootLoader, |tcb| {
         Some(tcb.boot_loader)
     }),
@@ -58,13 +59,11 @@ const TCB_PARTS: [TcbPart; 4] = [
         Some(tcb.microcode)
     }),
 ];
-/// What Turin has besides.
-const TCB_FMC: TcbPart = (CheckId::required("key.tcb.fmc", "the signing key's FMC version"), Part::Fmc, |tcb| tcb.fmc);
 
 /// Verifies a report, as it was received, at this moment.
 ///
-/// Whoever gets a [`Verified`] must look at what it rests on: [`Verified::anchor`] is a test's root only if the caller put one
-/// among `anchors`.
+/// Whoever gets a [`Verified`] must look at what it rests on: [`Verified::anchor`] is a test's root only if the caller
+/// put one among `anchors`.
 pub fn verify<'r>(
     report: &'r [u8],
     endorsements: &Endorsements<'_>,
@@ -190,7 +189,7 @@ impl Judge {
         };
         let infix = if self.kind == SigningKey::Vlek { "VLEK-" } else { "" };
         let wanted = format!("SEV-{infix}{}", anchor.product());
-        let name = plain_name(certificate, *anchor);
+        let name = plain_name(certificate, Some(*anchor));
         let found = match certificate.authority() {
             Ok(()) if name == wanted => Ok(name),
             Ok(()) => Err(format!("{name:?}'s")),
@@ -208,7 +207,7 @@ impl Judge {
         };
         let wanted = if self.kind == SigningKey::Vlek { "SEV-VLEK" } else { "SEV-VCEK" };
         let names = if self.kind == SigningKey::Vlek { (false, true) } else { (true, false) };
-        let name = anchor.map_or_else(|| key.common_name().unwrap_or_default(), |anchor| plain_name(key, anchor));
+        let name = plain_name(key, anchor);
         let found = if name != wanted {
             Err(format!("{name:?}'s"))
         } else if (vek::names_chip(key), vek::names_provider(key)) != names {
@@ -241,10 +240,9 @@ impl Judge {
 
     /// What certificate and report say of the platform.
     fn platform(&mut self, report: &Report<'_>, key: Option<&Certificate<'_>>, product: Option<Product>) {
+        let of_key = [KEY_PRODUCT, KEY_CHIP].into_iter().chain(TCB_PARTS.map(|(id, ..)| id));
         let Some(product) = product else {
-            let why = "which product it must be depends on the root";
-            self.checks.skip(TCB, why);
-            return self.checks.skip(KEY_PRODUCT, why);
+            return self.skip_all([PROCESSOR, TCB].into_iter().chain(of_key), "what it must be depends on the root");
         };
         match report.processor() {
             None => self.checks.skip(PROCESSOR, "reports of version 2 don't say"),
@@ -255,7 +253,7 @@ impl Judge {
         }
         self.tcb(report, product);
         let Some(key) = key else {
-            return self.checks.skip(KEY_PRODUCT, "there is no certificate of the key");
+            return self.skip_all(of_key, "there is no certificate of the key");
         };
         let said = vek::product(key);
         let is_it = said.as_ref().is_ok_and(|said| said.split('-').next() == Some(product.name()));
@@ -281,12 +279,14 @@ impl Judge {
 
     /// The versions that the key belongs to are those that the report names, part by part.
     fn key_tcb(&mut self, report: &Report<'_>, key: &Certificate<'_>, product: Product) {
-        // Reserved bytes that are set have failed elsewhere.
         let reported = report.reported_tcb().unpack(product);
-        let fmc = (product == Product::Turin).then_some(TCB_FMC);
-        for (id, part, of) in TCB_PARTS.into_iter().chain(fmc) {
-            let Some(reported) = reported.ok().and_then(of) else {
-                self.checks.skip(id, "the report has no such version");
+        for (id, part, of) in TCB_PARTS {
+            let Ok(reported) = reported.map(of) else {
+                self.checks.skip(id, "the report's versions have reserved bytes");
+                continue;
+            };
+            let Some(reported) = reported else {
+                self.checks.skip(id, format!("{product} has none"));
                 continue;
             };
             let found = match vek::version(key, part) {
@@ -317,6 +317,10 @@ impl Judge {
         self.checks.add(TCB, "reported within committed within running, firmware too", found);
     }
 
+    fn skip_all(&mut self, ids: impl Iterator<Item = CheckId>, why: &str) {
+        ids.for_each(|id| self.checks.skip(id, why));
+    }
+
     fn signer(&mut self, id: CheckId, certificate: &Certificate<'_>, issuer: &Certificate<'_>, by: &str) {
         let found = match certificate.is_signed_by(issuer) {
             Ok(()) => Ok("by it"),
@@ -336,11 +340,11 @@ impl Judge {
     }
 }
 
-/// Whose a certificate is. Names below a test's root may say TEST; below AMD's, none that says so is right.
-fn plain_name(certificate: &Certificate<'_>, anchor: Anchor) -> String {
+/// Whose a certificate is. Names may say TEST, but not below AMD's roots: what says so is not AMD's.
+fn plain_name(certificate: &Certificate<'_>, anchor: Option<Anchor>) -> String {
     let name = certificate.common_name().unwrap_or_default();
     match name.strip_prefix("TEST ") {
-        Some(plain) if !anchor.is_hardware() => plain.into(),
+        Some(plain) if !anchor.is_some_and(Anchor::is_hardware) => plain.into(),
         _ => name,
     }
 }
@@ -350,3 +354,6 @@ fn is_signed(report: &Report<'_>, key: &VerifyingKey) -> bool {
     let Some((r, s)) = report.signature() else { return false };
     Signature::from_scalars(r, s).is_ok_and(|signature| key.verify(report.signed_bytes(), &signature).is_ok())
 }
+
+#[cfg(test)]
+mod tests;
