@@ -44,7 +44,7 @@ mod tests {
         #[test]
         fn no_silent_trust_any_value(value in any::<u32>()) {
             let expected = match value & 0xff {
-                1..=4 => {
+                1..=5 => {
                     let (command, argument) = abi::Doorbell::from_raw(value).unwrap();
                     prop_assert_eq!(argument, value >> 8);
                     Event::Doorbell { command, argument }
