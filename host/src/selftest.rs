@@ -1,7 +1,7 @@
 //! The self-test of a host: guests are launched in the ways that matter, and what is seen of them is judged.
 //!
 //! It is what the first owner of a machine runs, and what he sends: [`results`] for people and programs, [`bundle`] with
-//! the evidence. Owns which cases there are ([`cases`]) and what each of them shows. The guests are launched, run and
+//! the evidence. Owns which cases there are (module `cases`) and what each of them shows. The guests are launched, run and
 //! torn down by the same code as any other ([`crate::run`]); generic over the kernel port like it, so that what runs here
 //! on silicon is what runs in tests on software.
 //!

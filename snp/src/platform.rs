@@ -1,41 +1,12 @@
 //! What SNP firmware says of the platform it runs on.
 //!
-//! Owns the layouts of `SNP_PLATFORM_STATUS` and of a TCB version, and which processor has which. Does not own asking:
-//! that is `gmem_kvm::probe`'s.
+//! Owns the layout of `SNP_PLATFORM_STATUS`. Does not own asking, which is `gmem_kvm::probe`'s, nor what a TCB version
+//! means, which is `attest`'s.
 //!
-//! Specification: SEV-SNP Firmware ABI (56860), 2.2 "TCB Version" and 8.3 "SNP_PLATFORM_STATUS"; families and models as
-//! in AMD's VCEK specification (57230), 3.1, and its revision guides.
-
-use std::fmt;
+//! Specification: SEV-SNP Firmware ABI (56860), 8.3 "SNP_PLATFORM_STATUS".
 
 /// The least firmware ABI that Linux makes SNP guests with: major and minor (`SNP_MIN_API_MAJOR`, `SNP_MIN_API_MINOR`).
 pub const LEAST_ABI: (u8, u8) = (1, 51);
-
-/// Processors that do SNP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// EPYC 7003.
-    Milan,
-    /// EPYC 9004 and 8004.
-    Genoa,
-    /// EPYC 9005.
-    Turin,
-}
-
-/// Versions of everything a guest's security rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcb {
-    /// Of the FMC; only some products have one.
-    pub fmc: Option<u8>,
-    /// Of the PSP's boot loader.
-    pub boot_loader: u8,
-    /// Of the PSP's operating system.
-    pub tee: u8,
-    /// Of SNP's firmware.
-    pub snp: u8,
-    /// Least patch level of all cores.
-    pub microcode: u8,
-}
 
 /// Whether firmware is ready for guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,56 +50,6 @@ pub struct PlatformStatus {
     pub current_tcb: u64,
     /// `REPORTED_TCB`: what reports say, and keys are made from. Raw.
     pub reported_tcb: u64,
-}
-
-impl Product {
-    /// The product with this family and model of CPUID, if it does SNP and is known.
-    #[must_use]
-    pub const fn of(family: u32, model: u32) -> Option<Self> {
-        match (family, model) {
-            (0x19, 0x00..=0x0f) => Some(Self::Milan),
-            (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),
-            (0x1a, 0x00..=0x11) => Some(Self::Turin),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Product {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Milan => "Milan",
-            Self::Genoa => "Genoa",
-            Self::Turin => "Turin",
-        })
-    }
-}
-
-impl Tcb {
-    /// What a product means by these 8 bytes.
-    #[must_use]
-    pub const fn from_raw(raw: u64, product: Product) -> Self {
-        match product {
-            Product::Milan | Product::Genoa => {
-                let [boot_loader, tee, _, _, _, _, snp, microcode] = raw.to_le_bytes();
-                Self { fmc: None, boot_loader, tee, snp, microcode }
-            }
-            Product::Turin => {
-                let [fmc, boot_loader, tee, snp, _, _, _, microcode] = raw.to_le_bytes();
-                Self { fmc: Some(fmc), boot_loader, tee, snp, microcode }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Tcb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(fmc) = self.fmc {
-            write!(f, "FMC {fmc}, ")?;
-        }
-        let Self { boot_loader, tee, snp, microcode, .. } = self;
-        write!(f, "boot loader {boot_loader}, TEE {tee}, SNP {snp}, microcode {microcode}")
-    }
 }
 
 impl PlatformState {
@@ -177,27 +98,26 @@ impl PlatformStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attest::snp::{PackedTcb, Product, Tcb};
     use proptest::prelude::*;
     use sev::Generation;
     use sev::firmware::host::SnpPlatformStatus;
     use sev::parser::ByteParser;
 
-    #[test]
-    fn products_by_family_and_model() {
-        let products = [(0x19, 1), (0x19, 0x11), (0x19, 0xa0), (0x1a, 2), (0x1a, 0x11)].map(|(f, m)| Product::of(f, m));
-        use Product::{Genoa, Milan, Turin};
-        assert_eq!(products, [Milan, Genoa, Genoa, Turin, Turin].map(Some));
-        assert_eq!([(0x19, 0x21), (0x17, 0x31), (0x1a, 0x44), (6, 1)].map(|(f, m)| Product::of(f, m)), [None; 4]);
-    }
-
     proptest! {
         /// The crate `sev` reads every status the same, on every product.
         #[test]
         fn a_status_is_what_another_reader_says(bytes: [u8; 32]) {
-            let ours = PlatformStatus::from_bytes(&bytes);
-            let products =
-                [(Product::Milan, Generation::Milan), (Product::Genoa, Generation::Genoa), (Product::Turin, Generation::Turin)];
-            for (product, generation) in products {
+            let products = [
+                (Product::Milan, Generation::Milan, 2..6),
+                (Product::Genoa, Generation::Genoa, 2..6),
+                (Product::Turin, Generation::Turin, 4..7),
+            ];
+            for (product, generation, reserved) in products {
+                // Nobody would read versions with reserved bytes.
+                let mut bytes = bytes;
+                reserved.for_each(|at| (bytes[16 + at], bytes[24 + at]) = (0, 0));
+                let ours = PlatformStatus::from_bytes(&bytes);
                 let theirs = SnpPlatformStatus::from_bytes_with(&bytes, generation).unwrap();
                 prop_assert_eq!(ours.abi, theirs.version);
                 prop_assert_eq!(ours.build, theirs.build_id);
@@ -212,7 +132,7 @@ mod tests {
                 prop_assert_eq!(ours.ciphertext_hiding_capable, policy.ciphertext_hiding_dram_cap());
                 prop_assert_eq!(ours.ciphertext_hiding_enabled, policy.ciphertext_hiding_dram_en());
                 for (raw, tcb) in [(ours.current_tcb, theirs.platform_tcb_version), (ours.reported_tcb, theirs.reported_tcb_version)] {
-                    let read = Tcb::from_raw(raw, product);
+                    let read = PackedTcb(raw.to_le_bytes()).unpack(product).unwrap();
                     let expected = Tcb { fmc: tcb.fmc, boot_loader: tcb.bootloader, tee: tcb.tee, snp: tcb.snp, microcode: tcb.microcode };
                     prop_assert_eq!(read, expected);
                 }

@@ -53,3 +53,17 @@ impl fmt::Display for Product {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Product::{self, Genoa, Milan, Turin};
+
+    #[test]
+    fn products_by_family_and_model() {
+        let known = [(0x19, 1), (0x19, 0x11), (0x19, 0xa0), (0x1a, 2), (0x1a, 0x11)];
+        let products = known.map(|(family, model)| Product::from_family_model(family, model));
+        assert_eq!(products, [Milan, Genoa, Genoa, Turin, Turin].map(Some));
+        let others = [(0x19, 0x21), (0x17, 0x31), (0x1a, 0x44), (6, 1)];
+        assert_eq!(others.map(|(family, model)| Product::from_family_model(family, model)), [None; 4]);
+    }
+}

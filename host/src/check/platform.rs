@@ -8,8 +8,9 @@
 
 use super::Finding;
 use super::facts::{Facts, KvmAccess};
+use attest::snp::{PackedTcb, Product};
 use serde::Serialize;
-use snp::platform::{PlatformState, PlatformStatus, Product, Tcb};
+use snp::platform::{PlatformState, PlatformStatus};
 use snp::policy::{GuestPolicy, PolicyFlags};
 
 /// Features of a vCPU by their bits, as far as KVM offers any.
@@ -122,7 +123,8 @@ pub(super) fn report(facts: &Facts) -> Option<SnpPlatform> {
     if cpu.is_none() && !kernel && !matches!(facts.snp_status, Some(Ok(_))) {
         return None;
     }
-    let product = Product::of(facts.cpu.family, facts.cpu.model_number);
+    let (family, model) = (u8::try_from(facts.cpu.family), u8::try_from(facts.cpu.model_number));
+    let product = family.ok().zip(model.ok()).and_then(|(family, model)| Product::from_family_model(family, model));
     let status = facts.snp_status.as_ref().and_then(|status| status.as_ref().ok());
     let sev = match &facts.kvm {
         KvmAccess::Usable(kvm) => kvm.sev,
@@ -165,7 +167,7 @@ fn firmware(status: &PlatformStatus, product: Option<Product>) -> Firmware {
 }
 
 fn tcb(raw: u64, product: Option<Product>) -> TcbVersion {
-    let parts = product.map(|product| Tcb::from_raw(raw, product));
+    let parts = product.and_then(|product| PackedTcb(raw.to_le_bytes()).unpack(product).ok());
     let hex = format!("{raw:#018x}");
     TcbVersion {
         fmc: parts.and_then(|parts| parts.fmc),

@@ -1,7 +1,7 @@
 //! What the first owner of a machine sends: results and evidence, in one file.
 //!
 //! Owns which files a bundle has, and its form: a tar archive, compressed with Zstandard. What must not leave a machine is
-//! taken out first ([`super::redact`]). Does not own what was found.
+//! taken out first (module `redact`). Does not own what was found.
 //!
 //! Specification: POSIX.1-2017, `pax`, "ustar Interchange Format"; RFC 8878 (Zstandard).
 
