@@ -282,7 +282,7 @@ impl<K: Kernel> Session<'_, '_, K> {
         };
         let Ran { report, events, console } = ran;
         self.note(kept, &report, events, console);
-        let expected = status::describe(status);
+        let expected = status::of(status).map_or("nothing", |status| status.name);
         let refused = match (&report.outcome, report.firmware_status) {
             (GuestOutcome::NotStarted { .. }, Some(found)) if found == status => Check::passed("refused", expected),
             (GuestOutcome::NotStarted { reason }, _) => {
@@ -339,8 +339,11 @@ impl<K: Kernel> Session<'_, '_, K> {
         digests.dedup();
         let mut checks = vec![Check::passed("launches", format!("{launches}, each torn down cleanly"))];
         if config.tee == Tee::Snp {
-            let one = digests.len() == usize::from(launches > 0);
-            checks.push(Check::that("one-launch", one, format!("{} different digests were predicted", digests.len())));
+            checks.push(match digests.as_slice() {
+                [] => Check::not_run("one-launch", "no guest was launched"),
+                [_] => Check::passed("one-launch", "all of them are the same launch"),
+                several => Check::failed("one-launch", format!("{} different digests were predicted", several.len())),
+            });
         }
         Ok(checks)
     }
@@ -366,7 +369,7 @@ fn not_launched(error: &RunError) -> Check {
 fn launched(report: &RunReport) -> Check {
     match &report.outcome {
         GuestOutcome::NotStarted { reason } => Check::failed("launch", reason.clone()),
-        _ => Check::passed("launch", format!("{:.3} s", report.timing.launch.as_secs_f64())),
+        _ => Check::passed("launch", format!("in {:.1?}", report.timing.launch)),
     }
 }
 
@@ -406,7 +409,7 @@ fn teardown(report: &RunReport) -> Check {
             0 => String::new(),
             count => format!(", {count} of {} pieces of evidence could not be had", receipt.evidence.len()),
         };
-        return Check::passed(TEARDOWN, format!("clean, {:.3} s{unknown}", report.timing.teardown.as_secs_f64()));
+        return Check::passed(TEARDOWN, format!("clean, in {:.1?}{unknown}", report.timing.teardown));
     }
     let steps = receipt.steps.iter().filter_map(|step| Some(format!("{}: {}", step.what, step.error.as_ref()?)));
     let evidence = receipt.evidence.iter().filter_map(|evidence| match &evidence.verdict {

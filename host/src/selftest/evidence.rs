@@ -107,7 +107,11 @@ impl Verifier {
             equal("report-policy", &report.policy().to_be_bytes(), &expected.policy.to_be_bytes()),
             equal("report-id-key", report.id_key_digest(), &id_key),
             equal("report-author-key", report.author_key_digest(), &author_key),
-            Check::that("report-vmpl", report.requester() == Requester::Vmpl(0), format!("{:?}", report.requester())),
+            match report.requester() {
+                Requester::Vmpl(0) => Check::passed("report-vmpl", "0"),
+                Requester::Vmpl(other) => Check::failed("report-vmpl", format!("{other}; it must be 0")),
+                Requester::Host => Check::failed("report-vmpl", "the host asked for it, and not the guest"),
+            },
         ]
     }
 

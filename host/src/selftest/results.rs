@@ -11,8 +11,9 @@ use crate::config::Tee;
 use crate::exit::ExitCode;
 use crate::paint::{GREEN, Paint, RED, YELLOW, is_printable};
 
-/// Width of a case's name in text.
-const NAME: usize = 18;
+/// Width of names in text: of the longest, and of what is in front of a check's.
+const NAME: usize = 22;
+const VERDICT: usize = "  not run ".len();
 
 /// Everything a self-test found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -161,7 +162,7 @@ impl Results {
         let mut text = format!("tenure {version} self-test, tee {tee}, on {host_kernel}, {cpu}\n");
         for case in &self.cases {
             let seconds = case.duration_ms as f64 / 1e3;
-            let _ = writeln!(text, "\n{:NAME$} {} ({seconds:.1} s)", case.id, case.about);
+            let _ = writeln!(text, "\n{:width$} {} ({seconds:.1} s)", case.id, case.about, width = VERDICT + NAME);
             for Check { id, verdict } in &case.checks {
                 let (word, colour, what) = match verdict {
                     Verdict::Passed { seen } => ("passed ", GREEN, seen),
