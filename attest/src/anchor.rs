@@ -16,6 +16,10 @@ pub enum Anchor {
     /// A root of somebody's, for tests, that the caller named for a platform like this product. No hardware vouches for
     /// anything.
     Test(Product),
+    /// Intel's root, which is part of this crate.
+    Intel,
+    /// A root of somebody's, for tests, that the caller named in place of Intel's. No hardware vouches for anything.
+    TestTdx,
 }
 
 impl Anchor {
@@ -23,16 +27,17 @@ impl Anchor {
     #[must_use]
     pub const fn is_hardware(self) -> bool {
         match self {
-            Self::Amd(_) => true,
-            Self::Test(_) => false,
+            Self::Amd(_) | Self::Intel => true,
+            Self::Test(_) | Self::TestTdx => false,
         }
     }
 
-    /// The product whose root it is, or for which it stands.
+    /// AMD's product whose root it is, or for which it stands.
     #[must_use]
-    pub const fn product(self) -> Product {
+    pub const fn product(self) -> Option<Product> {
         match self {
-            Self::Amd(product) | Self::Test(product) => product,
+            Self::Amd(product) | Self::Test(product) => Some(product),
+            Self::Intel | Self::TestTdx => None,
         }
     }
 }
@@ -42,6 +47,8 @@ impl fmt::Display for Anchor {
         match self {
             Self::Amd(product) => write!(f, "AMD's root of {product}"),
             Self::Test(product) => write!(f, "a TEST root in place of {product}'s"),
+            Self::Intel => f.write_str("Intel's root"),
+            Self::TestTdx => f.write_str("a TEST root in place of Intel's"),
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Evidence of confidential guests: parse, verify, appraise.
 //!
-//! Owns the format of SNP reports, the certificates that endorse them, and whether both are what they say ([`snp`]).
-//! What comes of it is a list of checks ([`check`]) and, if none failed, evidence that was [`Verified`], with the root
-//! of trust it rests on ([`Anchor`]): hardware's, or a test's that the caller named. Will own TDX quotes, policy and
-//! appraisal. Knows nothing of launching, and has no KVM, clock or network: the time is an argument.
+//! Owns the formats of SNP reports and TDX quotes, the certificates and statements that endorse them, and whether both
+//! are what they say ([`snp`], [`tdx`]). What comes of it is a list of checks ([`check`]) and, if none failed, evidence that was [`Verified`], with the root
+//! of trust it rests on ([`Anchor`]): hardware's, or a test's that the caller named. Will own policy and appraisal. Knows nothing of launching, and has no KVM, clock or network: the time is an argument.
 //!
 //! Specifications: SEV-SNP firmware ABI (56860) chapter 7, VCEK certificates (57230), GHCB (56421) for certificate
-//! tables.
+//! tables; Intel TDX DCAP Quoting Library API, appendix A, for quotes; Intel SGX PCK Certificate and CRL Profile.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,6 +15,7 @@ mod anchor;
 pub mod check;
 mod hex;
 pub mod snp;
+pub mod tdx;
 mod time;
 mod x509;
 

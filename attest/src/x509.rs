@@ -1,9 +1,11 @@
-//! X.509 certificates, as much of them as chains of AMD's need.
+//! X.509 certificates, as much of them as chains of AMD's and Intel's need.
 //!
-//! Owns reading a certificate, who signed it (RSASSA-PSS with SHA-384, over the bytes that were received), when it is
-//! good, and the keys in it. Does not own which certificate may sign which: see [`mod@crate::snp::verify`].
+//! Owns reading a certificate, who signed it (over the bytes that were received), when it is good, and the keys in it;
+//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
+//! own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
 //!
-//! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on P-384; AMD 57230 for what of them AMD uses.
+//! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on curves; RFC 5758 for ECDSA; AMD 57230 and
+//! Intel's "PCK Certificate and CRL Profile" for what of them is used.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -11,14 +13,19 @@ use alloc::vec::Vec;
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode as _, Encode as _, Reader as _, Sequence, SliceReader};
 use p384::ecdsa::VerifyingKey;
+use p384::ecdsa::signature::Verifier as _;
 use rsa::{BigUint, Pss, RsaPublicKey};
 use sha2::{Digest as _, Sha384};
 use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
-use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoOwned};
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoOwned};
+use x509_cert::time::Time;
 
 use crate::UnixTime;
+
+pub(crate) mod crl;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -26,6 +33,8 @@ const MGF1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -45,7 +54,10 @@ pub enum CertificateError {
     #[error("a certificate of another version than 3")]
     Version,
     /// Signed in another way, or it says so in one place only.
-    #[error("signed with another algorithm than RSASSA-PSS with SHA-384 and {SALT_BYTES} bytes of salt")]
+    #[error(
+        "signed with another algorithm than RSASSA-PSS with SHA-384 and {SALT_BYTES} bytes of salt or ECDSA on P-256 \
+         with SHA-256"
+    )]
     Algorithm,
     /// The same extension twice.
     #[error("a certificate with two extensions {0}")]
@@ -90,32 +102,84 @@ struct RsaKey<'a> {
     exponent: UintRef<'a>,
 }
 
-/// A certificate, read and not verified.
+/// How something is signed.
+#[derive(Clone, Copy, Debug)]
+enum Algorithm {
+    PssSha384,
+    EcdsaP256Sha256,
+}
+
+/// A certificate or a list of revoked ones, as far as they are alike.
 #[derive(Debug)]
-pub(crate) struct Certificate<'a> {
+struct Signed<'a> {
     /// The bytes that are signed.
-    signed: &'a [u8],
-    fields: TbsCertificate,
+    bytes: &'a [u8],
+    /// The algorithm in words and as it stands there.
+    algorithm: Algorithm,
+    named: AlgorithmIdentifierRef<'a>,
     signature: &'a [u8],
 }
 
-impl<'a> Certificate<'a> {
-    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
+impl<'a> Signed<'a> {
+    fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
         let mut reader = SliceReader::new(der)?;
-        let (signed, algorithm, signature) = reader.sequence(|reader| {
+        let (bytes, named, signature) = reader.sequence(|reader| {
             let signed = reader.tlv_bytes()?;
             let algorithm = AlgorithmIdentifierRef::decode(reader)?;
             Ok::<_, der::Error>((signed, algorithm, BitStringRef::decode(reader)?))
         })?;
         reader.finish()?;
-        let fields = TbsCertificate::from_der(signed)?;
+        let algorithm = if is_pss_sha384(named) {
+            Algorithm::PssSha384
+        } else if named.oid == ECDSA_SHA256 && named.parameters.is_none() {
+            Algorithm::EcdsaP256Sha256
+        } else {
+            return Err(CertificateError::Algorithm);
+        };
+        let signature = signature.as_bytes().ok_or(CertificateError::Signature)?;
+        Ok(Self { bytes, algorithm, named, signature })
+    }
+
+    /// That the algorithm is named inside what is signed, too.
+    fn names_inside(&self, inside: &AlgorithmIdentifierOwned) -> Result<(), CertificateError> {
+        if inside.to_der()? == self.named.to_der()? { Ok(()) } else { Err(CertificateError::Algorithm) }
+    }
+
+    /// That this key signed it.
+    fn is_by(&self, issuer: &Certificate<'_>) -> Result<(), CertificateError> {
+        match self.algorithm {
+            Algorithm::PssSha384 => {
+                let key = issuer.rsa_key()?;
+                let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES.into());
+                key.verify(scheme, &Sha384::digest(self.bytes), self.signature)
+                    .map_err(|_| CertificateError::Signature)
+            }
+            Algorithm::EcdsaP256Sha256 => {
+                let key = issuer.p256_key()?;
+                let signature = p256::ecdsa::Signature::from_der(self.signature);
+                let signature = signature.map_err(|_| CertificateError::Signature)?;
+                key.verify(self.bytes, &signature).map_err(|_| CertificateError::Signature)
+            }
+        }
+    }
+}
+
+/// A certificate, read and not verified.
+#[derive(Debug)]
+pub(crate) struct Certificate<'a> {
+    signed: Signed<'a>,
+    fields: TbsCertificate,
+}
+
+impl<'a> Certificate<'a> {
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
+        let signed = Signed::parse(der)?;
+        let fields = TbsCertificate::from_der(signed.bytes)?;
         if fields.version() != Version::V3 {
             return Err(CertificateError::Version);
         }
-        if !is_pss_sha384(algorithm) || fields.signature().to_der()? != algorithm.to_der()? {
-            return Err(CertificateError::Algorithm);
-        }
-        let certificate = Self { signed, fields, signature: signature.as_bytes().ok_or(CertificateError::Signature)? };
+        signed.names_inside(fields.signature())?;
+        let certificate = Self { signed, fields };
         certificate.check_extensions()?;
         Ok(certificate)
     }
@@ -142,6 +206,10 @@ impl<'a> Certificate<'a> {
         self.fields.issuer()
     }
 
+    pub(crate) fn serial(&self) -> &SerialNumber {
+        self.fields.serial_number()
+    }
+
     /// The subject's common name; nothing unless there is exactly one.
     pub(crate) fn common_name(&self) -> Option<String> {
         let mut names = self.subject().iter().filter(|attribute| attribute.oid == COMMON_NAME);
@@ -157,9 +225,7 @@ impl<'a> Certificate<'a> {
     /// From when to when it is good.
     pub(crate) fn validity(&self) -> (UnixTime, UnixTime) {
         let validity = self.fields.validity();
-        let [from, to] = [validity.not_before, validity.not_after]
-            .map(|time| UnixTime::from_secs(time.to_unix_duration().as_secs()));
-        (from, to)
+        (moment(validity.not_before), moment(validity.not_after))
     }
 
     /// The contents of this extension.
@@ -178,9 +244,7 @@ impl<'a> Certificate<'a> {
 
     /// That this issuer's key signed it. Names are not looked at.
     pub(crate) fn is_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), CertificateError> {
-        let key = issuer.rsa_key()?;
-        let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES.into());
-        key.verify(scheme, &Sha384::digest(self.signed), self.signature).map_err(|_| CertificateError::Signature)
+        self.signed.is_by(issuer)
     }
 
     fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
@@ -202,14 +266,24 @@ impl<'a> Certificate<'a> {
     /// Its key, which must be on P-384.
     pub(crate) fn p384_key(&self) -> Result<VerifyingKey, CertificateError> {
         const KIND: CertificateError = CertificateError::Key("on the curve P-384");
-        let key = self.key();
-        let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.decode_as().ok());
-        if key.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP384R1) {
-            return Err(KIND);
-        }
-        let point = key.subject_public_key.as_bytes().ok_or(KIND)?;
-        VerifyingKey::from_sec1_bytes(point).map_err(|_| KIND)
+        VerifyingKey::from_sec1_bytes(self.point_on(SECP384R1).ok_or(KIND)?).map_err(|_| KIND)
     }
+
+    /// Its key, which must be on P-256.
+    pub(crate) fn p256_key(&self) -> Result<p256::ecdsa::VerifyingKey, CertificateError> {
+        const KIND: CertificateError = CertificateError::Key("on the curve P-256");
+        p256::ecdsa::VerifyingKey::from_sec1_bytes(self.point_on(SECP256R1).ok_or(KIND)?).map_err(|_| KIND)
+    }
+
+    fn point_on(&self, curve: ObjectIdentifier) -> Option<&[u8]> {
+        let key = self.key();
+        let named = key.algorithm.parameters.as_ref().and_then(|curve| curve.decode_as().ok());
+        key.subject_public_key.as_bytes().filter(|_| key.algorithm.oid == EC_PUBLIC_KEY && named == Some(curve))
+    }
+}
+
+fn moment(time: Time) -> UnixTime {
+    UnixTime::from_secs(time.to_unix_duration().as_secs())
 }
 
 fn is_pss_sha384(algorithm: AlgorithmIdentifierRef<'_>) -> bool {

@@ -98,7 +98,7 @@ pub fn verify<'r>(
     let key = judge.read(KEY, certificate, judge.key_wanted());
     judge.key(key.as_ref(), intermediate.as_ref(), anchor);
     judge.signature(&report, key.as_ref());
-    judge.platform(&report, key.as_ref(), anchor.map(Anchor::product));
+    judge.platform(&report, key.as_ref(), anchor.and_then(Anchor::product));
     judge.checks.skip(REVOCATION, "lists of revoked certificates are not read yet");
     Verified::judge(report, anchor, judge.checks)
 }
@@ -182,13 +182,14 @@ impl Judge {
             self.checks.skip(INTERMEDIATE_SIGNER, "there is no intermediate certificate");
             return self.checks.skip(INTERMEDIATE_VALIDITY, "there is no intermediate certificate");
         };
-        let Some((anchor, root)) = root else {
+        let of_amd = root.and_then(|(anchor, root)| Some((anchor, root, anchor.product()?)));
+        let Some((anchor, root, product)) = of_amd else {
             self.checks.skip(INTERMEDIATE, "which name it must have depends on the root");
             self.checks.skip(INTERMEDIATE_SIGNER, "there is no root");
             return self.validity(INTERMEDIATE_VALIDITY, certificate);
         };
         let infix = if self.kind == SigningKey::Vlek { "VLEK-" } else { "" };
-        let wanted = format!("SEV-{infix}{}", anchor.product());
+        let wanted = format!("SEV-{infix}{product}");
         let name = plain_name(certificate, Some(*anchor));
         let found = match certificate.authority() {
             Ok(()) if name == wanted => Ok(name),

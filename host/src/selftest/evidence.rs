@@ -131,8 +131,8 @@ impl Verifier {
     fn verdict(&self, id: &'static str, bytes: &[u8], endorsements: &Endorsements<'_>) -> Check {
         match verify(bytes, endorsements, &self.anchors, self.now) {
             Ok(verified) => match verified.anchor() {
-                anchor @ Anchor::Amd(_) => Check::passed(id, format!("it holds, and rests on {anchor}")),
-                anchor @ Anchor::Test(_) => {
+                anchor if anchor.is_hardware() => Check::passed(id, format!("it holds, and rests on {anchor}")),
+                anchor => {
                     Check::passed(id, format!("it holds, and rests on {anchor}: no hardware vouches for it"))
                 }
             },

@@ -1,0 +1,92 @@
+//! What the certificate of a platform's key (PCK) says of the platform.
+//!
+//! Owns Intel's extension. What is missing is missing, never a default; what is there twice is malformed.
+//! Specification: Intel SGX PCK Certificate and CRL Profile, "SGX TCB" and "PCK certificate extensions".
+
+use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
+use der::{Decode as _, Reader as _, Sequence, SliceReader, Tag, Tagged as _};
+
+use crate::x509::Certificate;
+
+const SGX: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1");
+const TCB: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.2");
+const PCE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.3");
+const FMSPC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.4");
+/// Below [`TCB`]: components are 1 to 16.
+const PCE_SVN: u32 = 17;
+
+/// Why there is no such statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unsaid {
+    #[error("its certificate does not say {0}")]
+    Missing(&'static str),
+    #[error("what its certificate says of the platform is malformed")]
+    Malformed,
+}
+
+impl From<der::Error> for Unsaid {
+    fn from(_: der::Error) -> Self {
+        Self::Malformed
+    }
+}
+
+/// A platform's kind and the versions that its key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pck {
+    /// Family, model, stepping, platform type and custom SKU.
+    pub(crate) fmspc: [u8; 6],
+    /// The provisioning certification enclave.
+    pub(crate) pce_id: [u8; 2],
+    /// Versions of the platform's components.
+    pub(crate) components: [u8; 16],
+    /// Version of the provisioning certification enclave.
+    pub(crate) pce_svn: u16,
+}
+
+/// One statement: what it is about, and what it is.
+#[derive(Sequence)]
+struct Statement<'a> {
+    id: ObjectIdentifier,
+    value: AnyRef<'a>,
+}
+
+impl Pck {
+    pub(crate) fn of(certificate: &Certificate<'_>) -> Result<Self, Unsaid> {
+        let extension = AnyRef::from_der(certificate.extension(SGX).ok_or(Unsaid::Missing("anything of it"))?)?;
+        let tcb = said(extension, TCB, "its TCB")?;
+        let mut components = [0; 16];
+        for (number, component) in (1..).zip(&mut components) {
+            *component = said(tcb, under_tcb(number)?, "every component's version")?.decode_as()?;
+        }
+        Ok(Self {
+            fmspc: octets(said(extension, FMSPC, "its FMSPC")?)?,
+            pce_id: octets(said(extension, PCE_ID, "its PCE-ID")?)?,
+            components,
+            pce_svn: said(tcb, under_tcb(PCE_SVN)?, "its PCE's version")?.decode_as()?,
+        })
+    }
+}
+
+fn under_tcb(arc: u32) -> Result<ObjectIdentifier, Unsaid> {
+    TCB.push_arc(arc).map_err(|_| Unsaid::Malformed)
+}
+
+/// The statement about this in a sequence of them.
+fn said<'a>(sequence: AnyRef<'a>, id: ObjectIdentifier, what: &'static str) -> Result<AnyRef<'a>, Unsaid> {
+    if sequence.tag() != Tag::Sequence {
+        return Err(Unsaid::Malformed);
+    }
+    let mut reader = SliceReader::new(sequence.value())?;
+    let mut found = None;
+    while !reader.is_finished() {
+        let statement = Statement::decode(&mut reader)?;
+        if statement.id == id && found.replace(statement.value).is_some() {
+            return Err(Unsaid::Malformed);
+        }
+    }
+    found.ok_or(Unsaid::Missing(what))
+}
+
+fn octets<const N: usize>(value: AnyRef<'_>) -> Result<[u8; N], Unsaid> {
+    value.decode_as::<&OctetStringRef>()?.as_bytes().try_into().map_err(|_| Unsaid::Malformed)
+}

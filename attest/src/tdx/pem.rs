@@ -1,0 +1,82 @@
+//! Chains of certificates in PEM.
+//!
+//! Owns taking one apart: certificates and nothing else, of a number that is known. Does not own their order or who
+//! signed whom. Specification: RFC 7468, strict form.
+
+use alloc::vec::Vec;
+
+const LABEL: &str = "CERTIFICATE";
+const END: &[u8] = b"-----END CERTIFICATE-----";
+
+/// Why bytes are no such chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PemError {
+    #[error("certificate {0} of the chain is no certificate in PEM")]
+    Form(usize),
+    #[error("the chain has {found} certificates, not {wanted}")]
+    Count { found: usize, wanted: usize },
+}
+
+/// The certificates of a chain of this many, in DER. Zeros may follow: the text may be one of C's.
+pub(crate) fn chain<const COUNT: usize>(pem: &[u8]) -> Result<[Vec<u8>; COUNT], PemError> {
+    let mut rest = trim(pem);
+    let mut chain = Vec::with_capacity(COUNT);
+    while !rest.is_empty() {
+        let number = chain.len() + 1;
+        if number > COUNT {
+            return Err(PemError::Count { found: number, wanted: COUNT });
+        }
+        let end = rest.windows(END.len()).position(|window| window == END).ok_or(PemError::Form(number))? + END.len();
+        let (block, after) = rest.split_at(end);
+        match der::pem::decode_vec(block) {
+            Ok((LABEL, certificate)) => chain.push(certificate),
+            _ => return Err(PemError::Form(number)),
+        }
+        rest = after.trim_ascii_start();
+    }
+    let found = chain.len();
+    chain.try_into().map_err(|_| PemError::Count { found, wanted: COUNT })
+}
+
+fn trim(pem: &[u8]) -> &[u8] {
+    let end = pem.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    pem[..end].trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::{String, ToString};
+    use alloc::vec;
+
+    const ONE: &str = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
+
+    fn two(pem: &str) -> Result<[Vec<u8>; 2], String> {
+        chain(pem.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn chains_are_taken_apart_whether_zeros_follow_or_not() {
+        let bytes = [vec![1, 2, 3], vec![1, 2, 3]];
+        assert_eq!(two(&[ONE, ONE].concat()).unwrap(), bytes);
+        assert_eq!(two(&[ONE, "\n", ONE, "\0\0"].concat()).unwrap(), bytes);
+    }
+
+    /// no-silent-trust: a chain has what it should have and nothing else.
+    #[test]
+    fn no_silent_trust_chains_that_are_none() {
+        let key = "-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----\n";
+        for (pem, expected) in [
+            ("".into(), "the chain has 0 certificates, not 2"),
+            (ONE.into(), "the chain has 1 certificates, not 2"),
+            ([ONE, ONE, ONE].concat(), "the chain has 3 certificates, not 2"),
+            ([ONE, key].concat(), "certificate 2 of the chain is no certificate in PEM"),
+            ([key, ONE].concat(), "certificate 1 of the chain is no certificate in PEM"),
+            ([ONE, "\0", ONE].concat(), "certificate 2 of the chain is no certificate in PEM"),
+            ([ONE, ONE, "more"].concat(), "the chain has 3 certificates, not 2"),
+            (ONE.replace("AQID", "AQI"), "certificate 1 of the chain is no certificate in PEM"),
+        ] {
+            assert_eq!(two(&pem).unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The chain of certificates from a platform's key to a root, and whether one of them was revoked.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::Judge;
+use crate::anchor::Anchor;
+use crate::check::CheckId;
+use crate::tdx::{Anchors, Collateral, pem};
+use crate::x509::crl::Crl;
+use crate::x509::{Certificate, CertificateError};
+
+const FORM: CheckId = CheckId::required("chain.form", "the chain of certificates");
+const ROOT: CheckId = CheckId::required("chain.root", "the root that the chain ends at");
+const ROOT_VALIDITY: CheckId = CheckId::required("chain.root.validity", "the root's validity");
+const CA: CheckId = CheckId::required("chain.intermediate", "the intermediate certificate");
+const CA_SIGNER: CheckId =
+    CheckId::required("chain.intermediate.signature", "the intermediate certificate's signature");
+const CA_VALIDITY: CheckId =
+    CheckId::required("chain.intermediate.validity", "the intermediate certificate's validity");
+const CA_AUTHORITY: CheckId =
+    CheckId::required("chain.intermediate.authority", "what the intermediate certificate is for");
+const KEY: CheckId = CheckId::required("key.certificate", "the platform key's certificate");
+const KEY_SIGNER: CheckId = CheckId::required("key.signature", "the signature of the platform key's certificate");
+const KEY_VALIDITY: CheckId = CheckId::required("key.validity", "the validity of the platform key's certificate");
+const ROOT_CRL: ListIds = ListIds {
+    signer: CheckId::required("crl.root.signature", "the signature of the root's list of revoked certificates"),
+    validity: CheckId::required("crl.root.validity", "the validity of the root's list of revoked certificates"),
+};
+const PCK_CRL: ListIds = ListIds {
+    signer: CheckId::required("crl.pck.signature", "the signature of the list of revoked platforms' certificates"),
+    validity: CheckId::required("crl.pck.validity", "the validity of the list of revoked platforms' certificates"),
+};
+const CA_REVOCATION: CheckId =
+    CheckId::required("chain.intermediate.revocation", "the intermediate certificate on the root's list");
+const KEY_REVOCATION: CheckId =
+    CheckId::required("key.revocation", "the platform key's certificate on the list of revoked ones");
+
+/// Who issues platforms' certificates: for those with one processor package, and those with several.
+const CAS: [&str; 2] = ["Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"];
+const KEY_NAME: &str = "Intel SGX PCK Certificate";
+
+struct ListIds {
+    signer: CheckId,
+    validity: CheckId,
+}
+
+/// Certificates in DER, the key's first.
+pub(super) type Decoded = [Vec<u8>; 3];
+
+/// What could be read of a chain. The root is the trusted one, not the one that came along.
+#[derive(Default)]
+pub(super) struct Chain<'a> {
+    pub(super) key: Option<Certificate<'a>>,
+    pub(super) ca: Option<Certificate<'a>>,
+    pub(super) root: Option<(Anchor, Certificate<'a>)>,
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn root(&self) -> Option<&Certificate<'a>> {
+        self.root.as_ref().map(|(_, root)| root)
+    }
+
+    pub(super) fn anchor(&self) -> Option<Anchor> {
+        self.root.as_ref().map(|(anchor, _)| *anchor)
+    }
+}
+
+impl Judge {
+    pub(super) fn decode(&mut self, pem: &[u8]) -> Option<Decoded> {
+        let chain = pem::chain(pem);
+        let wanted = "a platform key's certificate, an intermediate one and a root, in PEM";
+        self.checks.add(FORM, wanted, chain.as_ref().map(|_| "that"));
+        if chain.is_err() {
+            let ids =
+                [ROOT, ROOT_VALIDITY, CA, CA_SIGNER, CA_VALIDITY, CA_AUTHORITY, KEY, KEY_SIGNER, KEY_VALIDITY];
+            self.skip_all(ids, "there is no chain of certificates");
+        }
+        chain.ok()
+    }
+
+    pub(super) fn chain<'a>(&mut self, [key, ca, root]: &'a Decoded, anchors: &'a Anchors) -> Chain<'a> {
+        let root = self.root(root, anchors);
+        let ca = self.read(CA, ca, &CAS);
+        self.issued(CA_SIGNER, CA_VALIDITY, ca.as_ref(), root.as_ref().map(|(_, root)| root));
+        match &ca {
+            Some(ca) => self.checks.add(CA_AUTHORITY, "to sign certificates", ca.authority().map(|()| "that")),
+            None => self.checks.skip(CA_AUTHORITY, "there is no such certificate"),
+        }
+        let key = self.read(KEY, key, &[KEY_NAME]);
+        self.issued(KEY_SIGNER, KEY_VALIDITY, key.as_ref(), ca.as_ref());
+        Chain { key, ca, root }
+    }
+
+    /// The trusted root whose key is that of the one that came along: that vouches for nothing, but is named so.
+    fn root<'a>(&mut self, der: &[u8], anchors: &'a Anchors) -> Option<(Anchor, Certificate<'a>)> {
+        let wanted: Vec<String> = anchors.iter().map(|anchor| anchor.to_string()).collect();
+        let wanted = if wanted.is_empty() { "a trusted one, and none is".into() } else { wanted.join(" or ") };
+        let found = match Certificate::parse(der) {
+            Ok(came) => anchors
+                .certificates()
+                .find(|(_, root)| root.subject() == came.subject() && root.key() == came.key())
+                .ok_or_else(|| format!("{} with a key that is not trusted", came.subject())),
+            Err(error) => Err(error.to_string()),
+        };
+        self.checks.add(ROOT, wanted, found.as_ref().map(|(anchor, _)| anchor));
+        match &found {
+            Ok((_, root)) => self.span(ROOT_VALIDITY, root.validity()),
+            Err(_) => self.checks.skip(ROOT_VALIDITY, "there is no root"),
+        }
+        found.ok()
+    }
+
+    /// A certificate that must have one of these names. One with another name is none.
+    pub(super) fn read<'a>(&mut self, id: CheckId, der: &'a [u8], names: &[&str]) -> Option<Certificate<'a>> {
+        let wanted = names.join("'s or ");
+        let found = match Certificate::parse(der) {
+            Ok(certificate) => match certificate.common_name() {
+                Some(name) if names.contains(&name.as_str()) => Ok((name, certificate)),
+                name => Err(format!("{:?}'s", name.unwrap_or_default())),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        self.checks.add(id, format!("{wanted}'s"), found.as_ref().map(|(name, _)| format!("{name}'s")));
+        found.ok().map(|(_, certificate)| certificate)
+    }
+
+    /// That a certificate is by this issuer, and good at this moment.
+    pub(super) fn issued(
+        &mut self,
+        signer: CheckId,
+        validity: CheckId,
+        certificate: Option<&Certificate<'_>>,
+        issuer: Option<&Certificate<'_>>,
+    ) {
+        let Some(certificate) = certificate else {
+            return self.skip_all([signer, validity], "there is no such certificate");
+        };
+        match issuer {
+            Some(issuer) => {
+                let named = certificate.issuer() == issuer.subject();
+                let found = if named { by(certificate.is_signed_by(issuer)) } else { Err("another issuer's".into()) };
+                self.checks.add(signer, format!("by {}", issuer.subject()), found);
+            }
+            None => self.checks.skip(signer, "there is no certificate of its issuer"),
+        }
+        self.span(validity, certificate.validity());
+    }
+
+    /// That neither the key's certificate nor its issuer's was revoked. The root's list, for more of its certificates.
+    pub(super) fn revocation<'a>(&mut self, collateral: &Collateral<'a>, chain: &Chain<'_>) -> Option<Crl<'a>> {
+        let of_root = self.list(ROOT_CRL, collateral.root_crl, chain.root());
+        self.absent(CA_REVOCATION, chain.ca.as_ref(), of_root.as_ref());
+        let of_ca = self.list(PCK_CRL, collateral.pck_crl, chain.ca.as_ref());
+        self.absent(KEY_REVOCATION, chain.key.as_ref(), of_ca.as_ref());
+        of_root
+    }
+
+    /// A list by this issuer. One that somebody else signed is none.
+    fn list<'a>(&mut self, ids: ListIds, der: Option<&'a [u8]>, issuer: Option<&Certificate<'_>>) -> Option<Crl<'a>> {
+        let ListIds { signer, validity } = ids;
+        let (Some(der), Some(issuer)) = (der, issuer) else {
+            let why = if der.is_none() { "there is no such list" } else { "there is no certificate of its issuer" };
+            self.skip_all([signer, validity], why);
+            return None;
+        };
+        let list = match Crl::parse(der) {
+            Ok(list) if list.issuer() == issuer.subject() => by(list.is_signed_by(issuer)).map(|by| (by, list)),
+            Ok(list) => Err(format!("by {}", list.issuer())),
+            Err(error) => Err(error.to_string()),
+        };
+        self.checks.add(signer, format!("by {}", issuer.subject()), list.as_ref().map(|(by, _)| by));
+        match &list {
+            Ok((_, list)) => self.span(validity, list.validity()),
+            Err(_) => self.checks.skip(validity, "there is no such list"),
+        }
+        list.ok().map(|(_, list)| list)
+    }
+
+    /// That a certificate is not on this list of its issuer's.
+    pub(super) fn absent(&mut self, id: CheckId, certificate: Option<&Certificate<'_>>, list: Option<&Crl<'_>>) {
+        match (certificate, list) {
+            (Some(certificate), Some(list)) => {
+                let found = if list.has(certificate) { Err("there") } else { Ok("not there") };
+                self.checks.add(id, "not there", found);
+            }
+            (None, _) => self.checks.skip(id, "there is no such certificate"),
+            (_, None) => self.checks.skip(id, "there is no list of revoked certificates"),
+        }
+    }
+}
+
+fn by(signed: Result<(), CertificateError>) -> Result<&'static str, String> {
+    match signed {
+        Ok(()) => Ok("by it"),
+        Err(CertificateError::Signature) => Err("not by it, or something of it was changed".to_string()),
+        Err(error) => Err(format!("by {error}")),
+    }
+}

@@ -1,0 +1,232 @@
+//! What Intel says of platforms: that Intel says it, now, and about this one.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use super::{Judge, is_signed};
+use crate::UnixTime;
+use crate::check::CheckId;
+use crate::hex::Hex;
+use crate::tdx::collateral::{CollateralError, Module, QeIdentity, SignedJson, TcbInfo};
+use crate::tdx::pck::Pck;
+use crate::tdx::quote::EnclaveReport;
+use crate::tdx::tcb::{self, Evaluation, TcbStatus};
+use crate::tdx::{Quote, pem};
+use crate::x509::Certificate;
+use crate::x509::crl::Crl;
+
+const SIGNER_NAME: &str = "Intel SGX TCB Signing";
+
+/// Checks of one statement.
+struct Ids {
+    form: CheckId,
+    signer: CheckId,
+    signer_signature: CheckId,
+    signer_validity: CheckId,
+    signer_revocation: CheckId,
+    signature: CheckId,
+    validity: CheckId,
+}
+
+const TCB_INFO: Ids = Ids {
+    form: CheckId::required("tcb-info.form", "TCB info"),
+    signer: CheckId::required("tcb-info.signer", "the certificate of who signed TCB info"),
+    signer_signature: CheckId::required("tcb-info.signer.signature", "the signature of TCB info's certificate"),
+    signer_validity: CheckId::required("tcb-info.signer.validity", "the validity of TCB info's certificate"),
+    signer_revocation: CheckId::required("tcb-info.signer.revocation", "TCB info's certificate on the root's list"),
+    signature: CheckId::required("tcb-info.signature", "TCB info's signature"),
+    validity: CheckId::required("tcb-info.validity", "TCB info's validity"),
+};
+const QE_IDENTITY: Ids = Ids {
+    form: CheckId::required("qe-identity.form", "the QE's identity"),
+    signer: CheckId::required("qe-identity.signer", "the certificate of who signed the QE's identity"),
+    signer_signature: CheckId::required("qe-identity.signer.signature", "the signature of QE identity's certificate"),
+    signer_validity: CheckId::required("qe-identity.signer.validity", "the validity of QE identity's certificate"),
+    signer_revocation: CheckId::required(
+        "qe-identity.signer.revocation",
+        "QE identity's certificate on the root's list",
+    ),
+    signature: CheckId::required("qe-identity.signature", "the signature of the QE's identity"),
+    validity: CheckId::required("qe-identity.validity", "the validity of the QE's identity"),
+};
+const PLATFORM: CheckId = CheckId::required("tcb-info.platform", "the kind of platform of TCB info");
+const QE_SIGNER: CheckId = CheckId::required("qe.mrsigner", "who signed the QE");
+const QE_PRODUCT: CheckId = CheckId::required("qe.product", "the QE's product number");
+const QE_ATTRIBUTES: CheckId = CheckId::required("qe.attributes", "the set of the QE's attributes");
+const QE_MISC: CheckId = CheckId::required("qe.misc-select", "the QE's MISCSELECT");
+const MODULE_SIGNER: CheckId = CheckId::required("module.mrsigner", "who signed the TDX module");
+const MODULE_ATTRIBUTES: CheckId = CheckId::required("module.attributes", "the set of the TDX module's attributes");
+const LAUNCH: CheckId = CheckId::required("tcb.launch", "the platform's TCB when the guest was launched");
+const CURRENT: CheckId = CheckId::where_possible("tcb.current", "the platform's TCB now");
+const STATUS: CheckId = CheckId::required("tcb.status", "the platform's status");
+
+/// Who issues certificates for signing statements, and what it has revoked.
+#[derive(Clone, Copy)]
+pub(super) struct Issuer<'a> {
+    pub(super) root: Option<&'a Certificate<'a>>,
+    pub(super) revoked: Option<&'a Crl<'a>>,
+}
+
+impl Judge {
+    /// TCB info, and that it is about the platform with this key.
+    pub(super) fn tcb_info(
+        &mut self,
+        json: Option<SignedJson<'_>>,
+        issuer: Issuer<'_>,
+        pck: Option<&Pck>,
+    ) -> Option<TcbInfo> {
+        let info = self.statement(&TCB_INFO, json, issuer, TcbInfo::parse, |info| (info.issue_date, info.next_update));
+        let (Some(of), Some(pck)) = (&info, pck) else {
+            let why = if info.is_none() { "there is no TCB info" } else { "the platform is not known" };
+            self.checks.skip(PLATFORM, why);
+            return info;
+        };
+        let kind = |fmspc: &[u8], pce_id: &[u8]| format!("{}, PCE {}", Hex(fmspc), Hex(pce_id));
+        let found = kind(&of.fmspc, &of.pce_id);
+        let is_it = (of.fmspc, of.pce_id) == (pck.fmspc, pck.pce_id);
+        let wanted = format!("the key's: {}", kind(&pck.fmspc, &pck.pce_id));
+        self.checks.add(PLATFORM, wanted, if is_it { Ok(found) } else { Err(found) });
+        info
+    }
+
+    /// The quoting enclave's identity, and that what wrote this report has it.
+    pub(super) fn qe_identity(
+        &mut self,
+        json: Option<SignedJson<'_>>,
+        issuer: Issuer<'_>,
+        qe: &EnclaveReport,
+    ) -> Option<QeIdentity> {
+        let times = |identity: &QeIdentity| (identity.issue_date, identity.next_update);
+        let Some(identity) = self.statement(&QE_IDENTITY, json, issuer, QeIdentity::parse, times) else {
+            self.skip_all([QE_SIGNER, QE_PRODUCT, QE_ATTRIBUTES, QE_MISC], "there is no identity to compare with");
+            return None;
+        };
+        self.same(QE_SIGNER, &qe.mr_signer, &identity.mr_signer, &[0xff; 32]);
+        let (found, wanted) = (qe.product.get(), identity.product);
+        self.checks.add(QE_PRODUCT, wanted, if found == wanted { Ok(found) } else { Err(found) });
+        self.same(QE_ATTRIBUTES, &qe.attributes, &identity.attributes, &identity.attributes_mask);
+        self.same(QE_MISC, &qe.misc_select, &identity.misc_select, &identity.misc_select_mask);
+        Some(identity)
+    }
+
+    /// What the platform is worth.
+    pub(super) fn tcb(
+        &mut self,
+        quote: &Quote<'_>,
+        pck: Option<&Pck>,
+        info: Option<&TcbInfo>,
+        identity: Option<&QeIdentity>,
+    ) -> Option<Evaluation> {
+        let (Some(info), Some(pck)) = (info, pck) else {
+            let why = if info.is_none() { "there is no TCB info" } else { "the platform's versions are not known" };
+            self.skip_all([MODULE_SIGNER, MODULE_ATTRIBUTES, LAUNCH, CURRENT, STATUS], why);
+            return None;
+        };
+        self.module(quote, info);
+        let Some(identity) = identity else {
+            self.skip_all([LAUNCH, CURRENT, STATUS], "the QE's versions are not known");
+            return None;
+        };
+        let qe = tcb::qe_level(identity, quote.qe_report().svn.get());
+        let mut evaluate = |id, svn| {
+            let evaluation = qe.clone().and_then(|level| tcb::evaluate(info, pck, svn, level));
+            let found = evaluation.as_ref().map(|it| it.status);
+            self.checks.add(id, "at a level of TCB info, with module and QE", found);
+            evaluation.ok()
+        };
+        let launch = evaluate(LAUNCH, quote.tee_tcb_svn());
+        let current = quote.tee_tcb_svn2().map(|svn| evaluate(CURRENT, svn));
+        let evaluation = match (launch, current) {
+            (Some(launch), None) => {
+                self.checks.skip(CURRENT, "TDX 1.0 doesn't say");
+                launch
+            }
+            (Some(launch), Some(Some(current))) => launch.since(&current),
+            (None, _) | (_, Some(None)) => {
+                self.checks.skip(STATUS, "there is no level to have one");
+                return None;
+            }
+        };
+        let found = described(&evaluation);
+        let found = if evaluation.status == TcbStatus::Revoked { Err(found) } else { Ok(found) };
+        self.checks.add(STATUS, "not revoked", found);
+        Some(evaluation)
+    }
+
+    fn module(&mut self, quote: &Quote<'_>, info: &TcbInfo) {
+        match tcb::module(info, quote.tee_tcb_svn()) {
+            Ok((Module { mr_signer, attributes, attributes_mask }, _)) => {
+                self.same(MODULE_SIGNER, quote.mr_signer_seam(), &mr_signer, &[0xff; 48]);
+                self.same(MODULE_ATTRIBUTES, quote.seam_attributes(), &attributes, &attributes_mask);
+            }
+            Err(error) => {
+                self.checks.add(MODULE_SIGNER, "known to TCB info", Err::<String, _>(error));
+                self.checks.skip(MODULE_ATTRIBUTES, "the module is not known");
+            }
+        }
+    }
+
+    /// A statement whose text this key signed, certified by the root, at this moment.
+    fn statement<T>(
+        &mut self,
+        ids: &Ids,
+        json: Option<SignedJson<'_>>,
+        issuer: Issuer<'_>,
+        parse: fn(&[u8]) -> Result<T, CollateralError>,
+        times: fn(&T) -> (UnixTime, UnixTime),
+    ) -> Option<T> {
+        let Some(json) = json else {
+            let of_signer = [ids.signer, ids.signer_signature, ids.signer_validity, ids.signer_revocation];
+            self.skip_all([ids.form], "it is missing");
+            self.skip_all(of_signer.into_iter().chain([ids.signature, ids.validity]), "there is nothing signed");
+            return None;
+        };
+        self.signer(ids, json, issuer);
+        let statement = parse(json.text);
+        self.checks.add(ids.form, "as Intel writes it", statement.as_ref().map(|_| "that"));
+        match &statement {
+            Ok(statement) => self.span(ids.validity, times(statement)),
+            Err(_) => self.checks.skip(ids.validity, "it cannot be read"),
+        }
+        statement.ok()
+    }
+
+    fn signer(&mut self, ids: &Ids, json: SignedJson<'_>, issuer: Issuer<'_>) {
+        let decoded = pem::chain::<2>(json.chain);
+        let signer = match &decoded {
+            Ok([signer, _root]) => self.read(ids.signer, signer, &[SIGNER_NAME]),
+            Err(error) => {
+                self.checks.add(ids.signer, "one and a root's, in PEM", Err::<String, _>(error));
+                None
+            }
+        };
+        self.issued(ids.signer_signature, ids.signer_validity, signer.as_ref(), issuer.root);
+        self.absent(ids.signer_revocation, signer.as_ref(), issuer.revoked);
+        let Some(signer) = signer else {
+            return self.checks.skip(ids.signature, "there is no certificate of who signed");
+        };
+        let found = match signer.p256_key() {
+            Ok(key) if is_signed(&key, json.text, json.signature) => Ok("by it"),
+            Ok(_) => Err("not by it, or something of the text was changed".to_string()),
+            Err(error) => Err(format!("by {error}")),
+        };
+        self.checks.add(ids.signature, "by the key of the certificate", found);
+    }
+
+    /// That bytes are those wanted, as far as a mask goes.
+    fn same<const N: usize>(&mut self, id: CheckId, found: &[u8; N], wanted: &[u8; N], mask: &[u8; N]) {
+        let is_it = (0..N).all(|index| (found[index] ^ wanted[index]) & mask[index] == 0);
+        let shown = Hex(found);
+        let partly = if mask.iter().all(|byte| *byte == 0xff) { String::new() } else { format!(" under {}", Hex(mask)) };
+        self.checks.add(id, format!("{}{partly}", Hex(wanted)), if is_it { Ok(shown) } else { Err(shown) });
+    }
+}
+
+fn described(evaluation: &Evaluation) -> String {
+    let Evaluation { status, date, advisories } = evaluation;
+    if advisories.is_empty() {
+        format!("{status} as of {date}")
+    } else {
+        format!("{status} as of {date}, with {}", advisories.join(", "))
+    }
+}

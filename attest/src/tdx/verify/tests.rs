@@ -1,0 +1,86 @@
+//! Signatures, byte by byte. Chains and whole verdicts are tests of the crate.
+
+extern crate std;
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::tdx::pem;
+
+fn vector(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/tdx/attest/real").join(name)).unwrap()
+}
+
+/// Whether everything that is signed in a quote is, up to the platform's key.
+fn is_genuine(quote: &[u8], key: &VerifyingKey) -> bool {
+    Quote::parse(quote).is_ok_and(|quote| {
+        is_by_attestation_key(&quote)
+            && is_vouched_for(&quote)
+            && is_signed(key, quote.qe_report_bytes(), quote.qe_signature())
+    })
+}
+
+fn platform_key(quote: &[u8]) -> VerifyingKey {
+    let [key, ..] = pem::chain::<3>(Quote::parse(quote).unwrap().pck_chain()).unwrap();
+    Certificate::parse(&key).unwrap().p256_key().unwrap()
+}
+
+/// no-silent-trust: of what stands before the certificates in a quote of either version, no bit of any byte can be
+/// another.
+#[test]
+fn no_silent_trust_any_byte_of_a_quote() {
+    for name in ["v4-uptodate-phala.quote", "v5-td15-tcb-not-supported.quote"] {
+        let quote = vector(name);
+        let key = platform_key(&quote);
+        assert!(is_genuine(&quote, &key));
+        let certificates = quote.windows(5).position(|window| window == b"-----").unwrap();
+        assert!(certificates > 1200);
+        for at in 0..certificates {
+            let mut changed = quote.clone();
+            changed[at] ^= 1 << (at % 8);
+            assert!(!is_genuine(&changed, &key), "byte {at:#x} of {name}");
+        }
+    }
+}
+
+/// no-silent-trust: a platform's key vouches for its own quoting enclave and no other's.
+#[test]
+fn no_silent_trust_the_key_of_another_platform() {
+    let (one, other) = (vector("v4-uptodate-phala.quote"), vector("v4-debug-td-uptodate.quote"));
+    assert!(is_genuine(&one, &platform_key(&one)) && is_genuine(&other, &platform_key(&other)));
+    assert!(!is_genuine(&one, &platform_key(&other)) && !is_genuine(&other, &platform_key(&one)));
+}
+
+/// no-silent-trust: a certificate whose bytes were changed anywhere is not signed, or is none.
+#[test]
+fn no_silent_trust_any_byte_of_a_certificate() {
+    let quote = vector("v4-uptodate-phala.quote");
+    let [key, ca, _root] = pem::chain::<3>(Quote::parse(&quote).unwrap().pck_chain()).unwrap();
+    let ca = Certificate::parse(&ca).unwrap();
+    assert_eq!(Certificate::parse(&key).unwrap().is_signed_by(&ca), Ok(()));
+    for at in 0..key.len() {
+        let mut changed = key.clone();
+        changed[at] ^= 1 << (at % 8);
+        let outcome = Certificate::parse(&changed).and_then(|certificate| certificate.is_signed_by(&ca));
+        assert!(outcome.is_err(), "byte {at:#x}");
+    }
+}
+
+#[test]
+fn intels_root_is_the_one_that_real_chains_end_at_and_signed_itself() {
+    let anchors = Anchors::intel();
+    let roots: Vec<_> = anchors.certificates().collect();
+    let [(anchor, root)] = &roots[..] else { unreachable!("{roots:?}") };
+    assert!(anchor.is_hardware());
+    root.authority().unwrap();
+    root.is_signed_by(root).unwrap();
+    for name in ["v4-uptodate-phala.quote", "v4-debug-td-uptodate.quote", "v4-gce-cos113.quote"] {
+        let quote = vector(name);
+        let [.., ca, came] = pem::chain::<3>(Quote::parse(&quote).unwrap().pck_chain()).unwrap();
+        assert_eq!(Certificate::parse(&came).unwrap().key(), root.key());
+        Certificate::parse(&ca).unwrap().is_signed_by(root).unwrap();
+        let refused = Anchors::none().with_test_root(&came).unwrap_err();
+        assert_eq!(refused, super::super::AnchorError::Intel);
+    }
+}

@@ -1,0 +1,82 @@
+//! Lists of revoked certificates.
+//!
+//! Owns reading one, who signed it, when it is good, and which serial numbers are on it. A list that speaks for another
+//! issuer, or for a part of what its issuer issued, is not read: it would seem to say more than it does. Does not own
+//! which list a certificate must not be on. Specification: RFC 5280, section 5.
+
+use der::Decode as _;
+use der::asn1::ObjectIdentifier;
+use x509_cert::crl::TbsCertList;
+use x509_cert::ext::Extension;
+use x509_cert::name::Name;
+
+use super::{Certificate, CertificateError, Signed, moment};
+use crate::UnixTime;
+
+/// Delta CRL indicator and issuing distribution point: lists that are not whole.
+const PARTIAL: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("2.5.29.27"), ObjectIdentifier::new_unwrap("2.5.29.28")];
+
+/// Why bytes are no list that can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CrlError {
+    #[error("not a list of revoked certificates: {0}")]
+    Form(der::Error),
+    #[error(transparent)]
+    Signed(#[from] CertificateError),
+    #[error("a list of revoked certificates without the time of the next one")]
+    NoNext,
+    #[error("a list of revoked certificates with the extension {0}, which is critical or makes it a part of one")]
+    Extension(ObjectIdentifier),
+}
+
+impl From<der::Error> for CrlError {
+    fn from(error: der::Error) -> Self {
+        Self::Form(error)
+    }
+}
+
+/// A list, read and not verified.
+#[derive(Debug)]
+pub(crate) struct Crl<'a> {
+    signed: Signed<'a>,
+    fields: TbsCertList,
+    next: UnixTime,
+}
+
+impl<'a> Crl<'a> {
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, CrlError> {
+        let signed = Signed::parse(der)?;
+        let fields = TbsCertList::from_der(signed.bytes)?;
+        signed.names_inside(&fields.signature)?;
+        let next = moment(fields.next_update.ok_or(CrlError::NoNext)?);
+        let whole = fields.crl_extensions.iter().flatten();
+        let entries = fields.revoked_certificates.iter().flatten();
+        for extension in whole.chain(entries.flat_map(|entry| entry.crl_entry_extensions.iter().flatten())) {
+            let Extension { extn_id, critical, .. } = extension;
+            if *critical || PARTIAL.contains(extn_id) {
+                return Err(CrlError::Extension(*extn_id));
+            }
+        }
+        Ok(Self { signed, fields, next })
+    }
+
+    pub(crate) fn issuer(&self) -> &Name {
+        &self.fields.issuer
+    }
+
+    /// From when to when it is the newest.
+    pub(crate) fn validity(&self) -> (UnixTime, UnixTime) {
+        (moment(self.fields.this_update), self.next)
+    }
+
+    /// That this issuer's key signed it. Names are not looked at.
+    pub(crate) fn is_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), CertificateError> {
+        self.signed.is_by(issuer)
+    }
+
+    /// Whether this certificate, if the list's issuer issued it, was revoked.
+    pub(crate) fn has(&self, certificate: &Certificate<'_>) -> bool {
+        self.fields.revoked_certificates.iter().flatten().any(|entry| entry.serial_number == *certificate.serial())
+    }
+}

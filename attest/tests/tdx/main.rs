@@ -1,0 +1,9 @@
+//! TDX quotes, their collateral, and what both are worth. Moments are pinned: collateral ends.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![allow(unreachable_pub, reason = "nothing is reached from outside a test")]
+
+mod any_bytes;
+mod evidence;
+mod mutations;
+mod real;
+mod synthetic;
