@@ -151,8 +151,7 @@ impl<'a> Signed<'a> {
             Algorithm::PssSha384 => {
                 let key = issuer.rsa_key()?;
                 let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES.into());
-                key.verify(scheme, &Sha384::digest(self.bytes), self.signature)
-                    .map_err(|_| CertificateError::Signature)
+                key.verify(scheme, &Sha384::digest(self.bytes), self.signature).map_err(|_| CertificateError::Signature)
             }
             Algorithm::EcdsaP256Sha256 => {
                 let key = issuer.p256_key()?;

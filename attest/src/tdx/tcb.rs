@@ -143,10 +143,7 @@ impl fmt::Display for Shortfall {
 }
 
 /// The module that a platform with these versions should run, and what is known of its major version, if it has one.
-pub(crate) fn module<'i>(
-    info: &'i TcbInfo,
-    svn: &[u8; 16],
-) -> Result<(Module, Option<&'i ModuleIdentity>), TcbError> {
+pub(crate) fn module<'i>(info: &'i TcbInfo, svn: &[u8; 16]) -> Result<(Module, Option<&'i ModuleIdentity>), TcbError> {
     let [_, major, ..] = *svn;
     if major == 0 {
         return Ok((info.tdx_module, None));
@@ -164,12 +161,7 @@ pub(crate) fn qe_level(identity: &QeIdentity, svn: u16) -> Result<&ComponentLeve
 }
 
 /// What a platform is worth with these versions of TDX components and a quoting enclave of this level.
-pub(crate) fn evaluate(
-    info: &TcbInfo,
-    pck: &Pck,
-    svn: &[u8; 16],
-    qe: &ComponentLevel,
-) -> Result<Evaluation, TcbError> {
+pub(crate) fn evaluate(info: &TcbInfo, pck: &Pck, svn: &[u8; 16], qe: &ComponentLevel) -> Result<Evaluation, TcbError> {
     let level = platform_level(info, pck, svn)?;
     let [minor, ..] = *svn;
     let module = match module(info, svn)? {

@@ -54,7 +54,10 @@ fn no_silent_trust_quotes_of_another_form() {
     assert_eq!(parsed(&changed(quote, 12, &[0])), Vendor(0x9a7233_f79c_4ca9_940a_0db3_957f_0607));
     for found in 1..=4 {
         let part = "the QE's certification data";
-        assert_eq!(parsed(&changed(quote, QE_CERTIFICATION, &[found])), Certification { part, found: found.into(), wanted: 5 });
+        assert_eq!(
+            parsed(&changed(quote, QE_CERTIFICATION, &[found])),
+            Certification { part, found: found.into(), wanted: 5 }
+        );
     }
     let part = "the certification data";
     assert_eq!(parsed(&changed(quote, CERTIFICATION, &[5])), Certification { part, found: 5, wanted: 6 });
@@ -100,7 +103,10 @@ fn no_silent_trust_chains_in_another_order_or_not_whole() {
     let [key, ca, root, _zero] = pem.split_inclusive(CERTIFICATE_END).collect::<Vec<_>>()[..] else { unreachable!() };
     let rejected = |chain: &[&str]| {
         let quote = with_chain(&evidence.quote, &chain.concat());
-        Evidence { quote, ..evidence.clone() }.verdict().map(|_| ()).map_err(|rejected| crate::evidence::failed(&rejected))
+        Evidence { quote, ..evidence.clone() }
+            .verdict()
+            .map(|_| ())
+            .map_err(|rejected| crate::evidence::failed(&rejected))
     };
     assert_eq!(rejected(&[key, ca, root]), Ok(()), "as it was");
     for chain in [&[][..], &[key], &[key, ca], &[key, root], &[key, ca, root, root], &[key, ca, "none"]] {

@@ -60,7 +60,7 @@ fn reasons() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("pck-revoked", &["key.revocation"]),
         ("tcbinfo-expired", &["crl.root.validity", "tcb-info.validity", "qe-identity.validity"]),
         ("crl-expired", &["crl.pck.validity"]),
-        ("future-issue", &["tcb-info.validity", "qe-identity.validity"]),
+        ("future-issue", &["crl.root.validity", "crl.pck.validity", "tcb-info.validity", "qe-identity.validity"]),
         ("rogue-root", &["chain.root"]),
         ("mut-quote-sig", &["quote.signature"]),
         ("mut-qe-sig", &["qe.signature"]),

@@ -132,9 +132,7 @@ impl Verifier {
         match verify(bytes, endorsements, &self.anchors, self.now) {
             Ok(verified) => match verified.anchor() {
                 anchor if anchor.is_hardware() => Check::passed(id, format!("it holds, and rests on {anchor}")),
-                anchor => {
-                    Check::passed(id, format!("it holds, and rests on {anchor}: no hardware vouches for it"))
-                }
+                anchor => Check::passed(id, format!("it holds, and rests on {anchor}: no hardware vouches for it")),
             },
             Err(rejected) => Check::failed(id, rejected.to_string()),
         }

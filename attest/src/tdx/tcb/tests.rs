@@ -87,9 +87,8 @@ fn the_best_level_that_every_component_reaches_counts() {
         let svn = core::array::from_fn(|index| if index == 1 { 1 } else { 9 });
         assert_eq!(evaluated(&one_below, &svn).unwrap().0, SwHardeningNeeded);
         one_below.components[index] = 4;
-        let expected = alloc::format!(
-            "below every level: SGX component {index} has version 4, and the lowest level needs 5"
-        );
+        let expected =
+            alloc::format!("below every level: SGX component {index} has version 4, and the lowest level needs 5");
         assert_eq!(evaluated(&one_below, &svn).unwrap_err(), expected);
     }
     let one_below = Pck { pce_svn: 6, ..pck(9) };

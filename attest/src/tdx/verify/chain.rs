@@ -73,8 +73,7 @@ impl Judge {
         let wanted = "a platform key's certificate, an intermediate one and a root, in PEM";
         self.checks.add(FORM, wanted, chain.as_ref().map(|_| "that"));
         if chain.is_err() {
-            let ids =
-                [ROOT, ROOT_VALIDITY, CA, CA_SIGNER, CA_VALIDITY, CA_AUTHORITY, KEY, KEY_SIGNER, KEY_VALIDITY];
+            let ids = [ROOT, ROOT_VALIDITY, CA, CA_SIGNER, CA_VALIDITY, CA_AUTHORITY, KEY, KEY_SIGNER, KEY_VALIDITY];
             self.skip_all(ids, "there is no chain of certificates");
         }
         chain.ok()

@@ -217,7 +217,8 @@ impl Judge {
     fn same<const N: usize>(&mut self, id: CheckId, found: &[u8; N], wanted: &[u8; N], mask: &[u8; N]) {
         let is_it = (0..N).all(|index| (found[index] ^ wanted[index]) & mask[index] == 0);
         let shown = Hex(found);
-        let partly = if mask.iter().all(|byte| *byte == 0xff) { String::new() } else { format!(" under {}", Hex(mask)) };
+        let partly =
+            if mask.iter().all(|byte| *byte == 0xff) { String::new() } else { format!(" under {}", Hex(mask)) };
         self.checks.add(id, format!("{}{partly}", Hex(wanted)), if is_it { Ok(shown) } else { Err(shown) });
     }
 }
