@@ -46,6 +46,11 @@ pub struct Statement {
     pub chain: Vec<u8>,
 }
 
+/// `{file}.collateral.json`.
+pub fn files(file: &str) -> Files {
+    serde_json::from_slice(&vector(&format!("{file}.collateral.json"))).unwrap()
+}
+
 /// Everything that a verdict is about.
 #[derive(Clone)]
 pub struct Evidence {
@@ -66,7 +71,7 @@ pub fn unhex(text: &str) -> Vec<u8> {
 impl Evidence {
     /// These two files, at this moment, below these roots.
     pub fn new(quote: &str, collateral: &str, now: &str, anchors: Anchors) -> Evidence {
-        let files: Files = serde_json::from_slice(&vector(&format!("{collateral}.collateral.json"))).unwrap();
+        let files = files(collateral);
         let statement = |text: String, signature: String, chain: String| Statement {
             text: text.into(),
             signature: unhex(&signature),

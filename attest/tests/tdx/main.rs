@@ -5,5 +5,6 @@
 mod any_bytes;
 mod evidence;
 mod mutations;
+mod oracle;
 mod real;
 mod synthetic;

@@ -14,6 +14,21 @@ pub fn phala() -> Evidence {
     real("v4-uptodate-phala", "v4-uptodate-phala", "2025-06-25T00:00:00Z")
 }
 
+/// Every one of them with the name of its collateral.
+pub fn all() -> Vec<(Evidence, String)> {
+    let same = |name: &'static str, now| (name, name, now);
+    let all = [
+        same("v4-uptodate-phala", "2025-06-25T00:00:00Z"),
+        same("v4-uptodate-phala", "2025-07-25T00:00:00Z"),
+        same("v4-uptodate-phala", "2025-06-01T00:00:00Z"),
+        ("v4-uptodate-phala", "v4-outofdate-after-tcbr", "2026-10-15T00:00:00Z"),
+        ("v4-uptodate-phala", "v4-fmspc-mismatch", "2026-03-20T00:00:00Z"),
+        same("v5-td15-tcb-not-supported", "2026-02-20T00:00:00Z"),
+        same("v4-debug-td-uptodate", "2023-07-01T00:00:00Z"),
+    ];
+    all.map(|(quote, collateral, now)| (real(quote, collateral, now), format!("real/{collateral}"))).into()
+}
+
 pub fn debug() -> Evidence {
     real("v4-debug-td-uptodate", "v4-debug-td-uptodate", "2023-07-01T00:00:00Z")
 }

@@ -84,3 +84,54 @@ fn intels_root_is_the_one_that_real_chains_end_at_and_signed_itself() {
         assert_eq!(refused, super::super::AnchorError::Intel);
     }
 }
+
+fn unhex(text: &serde_json::Value) -> Vec<u8> {
+    let digits: Vec<_> = text.as_str().unwrap().chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+}
+
+/// no-silent-trust: what could not be looked at is said, whatever is missing.
+#[test]
+fn no_silent_trust_every_check_is_in_every_verdict() {
+    let quote = vector("v4-uptodate-phala.quote");
+    let files: serde_json::Value = serde_json::from_slice(&vector("v4-uptodate-phala.collateral.json")).unwrap();
+    let signatures = ["tcb_info_signature", "qe_identity_signature"].map(|name| unhex(&files[name]));
+    let statement = |name: &str, index: usize| crate::tdx::SignedJson {
+        text: files[name].as_str().unwrap().as_bytes(),
+        signature: &signatures[index],
+        chain: files[std::format!("{name}_issuer_chain")].as_str().unwrap().as_bytes(),
+    };
+    let lists = ["root_ca_crl", "pck_crl"].map(|name| unhex(&files[name]));
+    let whole = Collateral {
+        tcb_info: Some(statement("tcb_info", 0)),
+        qe_identity: Some(statement("qe_identity", 1)),
+        root_crl: Some(&lists[0]),
+        pck_crl: Some(&lists[1]),
+    };
+    let now = UnixTime::from_secs(1_750_809_600);
+    let names = |checks: &Checks| {
+        let mut names: Vec<_> = checks.iter().map(|check| check.id.name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let expected = names(verify(&quote, &whole, &Anchors::intel(), now).unwrap().checks());
+    assert!(expected.windows(2).all(|pair| pair[0] != pair[1]), "{expected:?}");
+    let noise = Some(crate::tdx::SignedJson { text: b"{}", signature: &[], chain: b"noise" });
+    let without_chain = {
+        let at = quote.windows(5).position(|window| window == b"-----").unwrap();
+        [&quote[..at], b"!", &quote[at + 1..]].concat()
+    };
+    for (quote, collateral, anchors) in [
+        (&quote, Collateral::default(), Anchors::intel()),
+        (&quote, whole, Anchors::none()),
+        (&quote, Collateral { tcb_info: None, ..whole }, Anchors::intel()),
+        (&quote, Collateral { qe_identity: None, ..whole }, Anchors::intel()),
+        (&quote, Collateral { tcb_info: noise, qe_identity: noise, ..whole }, Anchors::intel()),
+        (&quote, Collateral { root_crl: Some(b"noise"), pck_crl: Some(b"noise"), ..whole }, Anchors::intel()),
+        (&without_chain, whole, Anchors::intel()),
+        (&without_chain, Collateral::default(), Anchors::none()),
+    ] {
+        let rejected = verify(quote, &collateral, &anchors, now).unwrap_err();
+        assert_eq!(names(rejected.checks()), expected, "{rejected}");
+    }
+}
