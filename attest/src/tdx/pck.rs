@@ -18,9 +18,9 @@ const PCE_SVN: u32 = 17;
 /// Why there is no such statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unsaid {
-    #[error("its certificate does not say {0}")]
+    #[error("not named: {0} is missing")]
     Missing(&'static str),
-    #[error("what its certificate says of the platform is malformed")]
+    #[error("malformed")]
     Malformed,
 }
 
@@ -52,11 +52,11 @@ struct Statement<'a> {
 
 impl Pck {
     pub(crate) fn of(certificate: &Certificate<'_>) -> Result<Self, Unsaid> {
-        let extension = AnyRef::from_der(certificate.extension(SGX).ok_or(Unsaid::Missing("anything of it"))?)?;
+        let extension = AnyRef::from_der(certificate.extension(SGX).ok_or(Unsaid::Missing("all of it"))?)?;
         let tcb = said(extension, TCB, "its TCB")?;
         let mut components = [0; 16];
         for (number, component) in (1..).zip(&mut components) {
-            *component = said(tcb, under_tcb(number)?, "every component's version")?.decode_as()?;
+            *component = said(tcb, under_tcb(number)?, "a component's version")?.decode_as()?;
         }
         Ok(Self {
             fmspc: octets(said(extension, FMSPC, "its FMSPC")?)?,

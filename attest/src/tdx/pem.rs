@@ -11,9 +11,9 @@ const END: &[u8] = b"-----END CERTIFICATE-----";
 /// Why bytes are no such chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PemError {
-    #[error("certificate {0} of the chain is no certificate in PEM")]
+    #[error("malformed: certificate {0} is none in PEM")]
     Form(usize),
-    #[error("the chain has {found} certificates, not {wanted}")]
+    #[error("one of {found} certificates, not of {wanted}")]
     Count { found: usize, wanted: usize },
 }
 
@@ -67,14 +67,14 @@ mod tests {
     fn no_silent_trust_chains_that_are_none() {
         let key = "-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----\n";
         for (pem, expected) in [
-            ("".into(), "the chain has 0 certificates, not 2"),
-            (ONE.into(), "the chain has 1 certificates, not 2"),
-            ([ONE, ONE, ONE].concat(), "the chain has 3 certificates, not 2"),
-            ([ONE, key].concat(), "certificate 2 of the chain is no certificate in PEM"),
-            ([key, ONE].concat(), "certificate 1 of the chain is no certificate in PEM"),
-            ([ONE, "\0", ONE].concat(), "certificate 2 of the chain is no certificate in PEM"),
-            ([ONE, ONE, "more"].concat(), "the chain has 3 certificates, not 2"),
-            (ONE.replace("AQID", "AQI"), "certificate 1 of the chain is no certificate in PEM"),
+            ("".into(), "one of 0 certificates, not of 2"),
+            (ONE.into(), "one of 1 certificates, not of 2"),
+            ([ONE, ONE, ONE].concat(), "one of 3 certificates, not of 2"),
+            ([ONE, key].concat(), "malformed: certificate 2 is none in PEM"),
+            ([key, ONE].concat(), "malformed: certificate 1 is none in PEM"),
+            ([ONE, "\0", ONE].concat(), "malformed: certificate 2 is none in PEM"),
+            ([ONE, ONE, "more"].concat(), "one of 3 certificates, not of 2"),
+            (ONE.replace("AQID", "AQI"), "malformed: certificate 1 is none in PEM"),
         ] {
             assert_eq!(two(&pem).unwrap_err(), expected);
         }

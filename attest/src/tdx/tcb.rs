@@ -106,13 +106,13 @@ pub(crate) struct Evaluation {
 pub(crate) enum TcbError {
     #[error("below every level: {0}")]
     Below(Shortfall),
-    #[error("TCB info has no levels")]
+    #[error("at no level: TCB info has none")]
     NoLevels,
-    #[error("TCB info does not know a TDX module of major version {0}")]
+    #[error("unknown: TCB info has no TDX module of major version {0}")]
     UnknownModule(u8),
-    #[error("minor version {minor} of the TDX module {id} is below every level")]
+    #[error("below every level: the TDX module {id} has minor version {minor}")]
     ModuleBelow { id: String, minor: u8 },
-    #[error("version {0} of the QE is below every level")]
+    #[error("below every level: the QE has version {0}")]
     QeBelow(u16),
 }
 

@@ -68,6 +68,13 @@ pub fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
+impl Statement {
+    fn signed(&self) -> Option<SignedJson<'_>> {
+        let Self { text, signature, chain } = self;
+        Some(SignedJson { text, signature, chain })
+    }
+}
+
 impl Evidence {
     /// These two files, at this moment, below these roots.
     pub fn new(quote: &str, collateral: &str, now: &str, anchors: Anchors) -> Evidence {
@@ -96,13 +103,9 @@ impl Evidence {
     }
 
     pub fn collateral(&self) -> Collateral<'_> {
-        let statement = |of: &'static str| {
-            let Statement { text, signature, chain } = if of == "tcb" { &self.tcb_info } else { &self.qe_identity };
-            Some(SignedJson { text, signature, chain })
-        };
         Collateral {
-            tcb_info: statement("tcb"),
-            qe_identity: statement("qe"),
+            tcb_info: self.tcb_info.signed(),
+            qe_identity: self.qe_identity.signed(),
             root_crl: Some(&self.root_crl),
             pck_crl: Some(&self.pck_crl),
         }

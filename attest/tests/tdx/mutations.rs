@@ -51,7 +51,7 @@ fn no_silent_trust_quotes_of_another_form() {
     }
     assert_eq!(parsed(&changed(quote, 2, &[3])), KeyType(3));
     assert_eq!(parsed(&changed(quote, 4, &[0])), TeeType(0));
-    assert_eq!(parsed(&changed(quote, 12, &[0])), Vendor(0x9a7233_f79c_4ca9_940a_0db3_957f_0607));
+    assert_eq!(parsed(&changed(quote, 12, &[0])), Vendor(0x009a_7233_f79c_4ca9_940a_0db3_957f_0607));
     for found in 1..=4 {
         let part = "the QE's certification data";
         assert_eq!(

@@ -104,7 +104,7 @@ fn a_module_with_a_major_version_has_levels_of_its_own() {
     let svn = |minor, major| core::array::from_fn(|index| [minor, major].get(index).copied().unwrap_or(9));
     assert_eq!(evaluated(&pck(9), &svn(3, 1)).unwrap(), (UpToDate, 3, vec!["b".into(), "d".into()]));
     assert_eq!(evaluated(&pck(9), &svn(2, 1)).unwrap(), (OutOfDate, 1, vec!["a".into(), "b".into()]));
-    let below = "minor version 0 of the TDX module TDX_01 is below every level";
+    let below = "below every level: the TDX module TDX_01 has minor version 0";
     assert_eq!(evaluated(&pck(9), &svn(0, 1)).unwrap_err(), below);
-    assert_eq!(evaluated(&pck(9), &svn(9, 2)).unwrap_err(), "TCB info does not know a TDX module of major version 2");
+    assert_eq!(evaluated(&pck(9), &svn(9, 2)).unwrap_err(), "unknown: TCB info has no TDX module of major version 2");
 }

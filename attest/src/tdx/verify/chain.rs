@@ -1,4 +1,7 @@
 //! The chain of certificates from a platform's key to a root, and whether one of them was revoked.
+//!
+//! Owns who may issue what, by name and by key; a root that came along only says which trusted one is meant. Does not
+//! own what the platform's certificate says of it. Specification: Intel SGX PCK Certificate and CRL Profile.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -139,7 +142,11 @@ impl Judge {
         match issuer {
             Some(issuer) => {
                 let named = certificate.issuer() == issuer.subject();
-                let found = if named { by(certificate.is_signed_by(issuer)) } else { Err("another issuer's".into()) };
+                let found = if named {
+                    by(certificate.is_signed_by(issuer))
+                } else {
+                    Err(format!("by {}, as it says", certificate.issuer()))
+                };
                 self.checks.add(signer, format!("by {}", issuer.subject()), found);
             }
             None => self.checks.skip(signer, "there is no certificate of its issuer"),
@@ -167,7 +174,7 @@ impl Judge {
         let list = match Crl::parse(der) {
             Ok(list) if list.issuer() == issuer.subject() => by(list.is_signed_by(issuer)).map(|by| (by, list)),
             Ok(list) => Err(format!("by {}", list.issuer())),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!("unreadable: {error}")),
         };
         self.checks.add(signer, format!("by {}", issuer.subject()), list.as_ref().map(|(by, _)| by));
         match &list {

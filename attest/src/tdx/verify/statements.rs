@@ -1,4 +1,8 @@
 //! What Intel says of platforms: that Intel says it, now, and about this one.
+//!
+//! Owns the checks of TCB info and of the quoting enclave's identity: who signed their texts, when they are good, and
+//! that platform, quoting enclave and TDX module are those they are about. Does not own what follows for the platform:
+//! see [`mod@crate::tdx::tcb`]. Specification: Intel SGX and TDX Provisioning Certification Service API, version 4.
 
 use alloc::format;
 use alloc::string::{String, ToString};
