@@ -80,3 +80,50 @@ impl<'a> Crl<'a> {
         self.fields.revoked_certificates.iter().flatten().any(|entry| entry.serial_number == *certificate.serial())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::path::Path;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    /// A list of a real issuer's, as its collateral has it.
+    fn list(name: &str) -> Vec<u8> {
+        let path = "../tests/vectors/tdx/attest/real/v4-uptodate-phala.collateral.json";
+        let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+        let digits: Vec<_> = file[name].as_str().unwrap().chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+        digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+    }
+
+    #[test]
+    fn lists_say_what_they_are_about() {
+        let bytes = list("pck_crl");
+        let list = Crl::parse(&bytes).unwrap();
+        assert!(list.issuer().to_string().contains("Intel SGX PCK Platform CA"));
+        assert!(list.fields.revoked_certificates.unwrap().len() > 10, "a real one");
+    }
+
+    /// no-silent-trust: a list that is not whole, or has to be understood in a way that is not known, is none.
+    #[test]
+    fn no_silent_trust_lists_that_say_less_than_they_seem() {
+        let bytes = list("root_ca_crl");
+        assert!(Crl::parse(&bytes).is_ok());
+        // The CRL number's identifier, 2.5.29.20, as a delta's (27) and as that of a part (28).
+        let number = [0x06, 0x03, 0x55, 0x1d, 0x14];
+        let at = bytes.windows(number.len()).position(|window| window == number).unwrap() + 4;
+        for arc in [27, 28] {
+            let mut changed = bytes.clone();
+            changed[at] = arc;
+            let id = ObjectIdentifier::new_unwrap("2.5.29").push_arc(arc.into()).unwrap();
+            assert_eq!(Crl::parse(&changed).unwrap_err(), CrlError::Extension(id));
+        }
+        for end in 0..bytes.len() {
+            assert!(Crl::parse(&bytes[..end]).is_err());
+        }
+        assert!(Crl::parse(&[&bytes[..], &[0]].concat()).is_err());
+    }
+}

@@ -6,9 +6,9 @@
 use std::path::Path;
 use std::time::{SystemTimeError, UNIX_EPOCH};
 
+use attest::UnixTime;
 use attest::snp::report::Requester;
 use attest::snp::{Anchors, CertificateTable, Endorsements, Report, certificates, verify};
-use attest::{Anchor, UnixTime};
 use snp::digest::Digest;
 use snp::hex;
 use snp::id_block::KeyDigests;
