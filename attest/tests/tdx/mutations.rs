@@ -169,6 +169,16 @@ fn no_silent_trust_what_stands_in_anothers_place() {
     assert!(other.rejected().contains(&"chain.root"));
 }
 
+/// TCB info is of a platform's kind and its PCE's: either may differ. Whoever could sign such a text would be refused for
+/// what it says.
+#[test]
+fn no_silent_trust_tcb_info_of_another_pce() {
+    let mut evidence = phala();
+    let text = String::from_utf8(evidence.tcb_info.text).unwrap();
+    evidence.tcb_info.text = text.replace(r#""pceId":"0000""#, r#""pceId":"0001""#).into_bytes();
+    assert_eq!(evidence.rejected(), ["tcb-info.signature", "tcb-info.platform"]);
+}
+
 /// Each thing is good from one second to another.
 #[test]
 fn no_silent_trust_a_second_too_early_or_too_late() {
