@@ -59,7 +59,7 @@ impl Real {
     fn verdict(&self) -> Result<Anchor, Rejected> {
         let Real { vek, intermediate, .. } = self;
         let endorsements =
-            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None };
+            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None, crl: None };
         verify(&self.report, &endorsements, &Anchors::amd(), self.now).map(|verified| verified.anchor())
     }
 

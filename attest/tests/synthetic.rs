@@ -42,7 +42,7 @@ impl Case {
         // What signs is what the report says; a certificate of the wrong kind stands in its place.
         let vlek = Report::parse(&report).is_ok_and(|report| report.signing_key() == SigningKey::Vlek);
         let (vcek, vlek) = if vlek { (None, Some(&vek[..])) } else { (Some(&vek[..]), None) };
-        let endorsements = Endorsements { vcek, vlek, intermediate: Some(&intermediate), ark: Some(&ark) };
+        let endorsements = Endorsements { vcek, vlek, intermediate: Some(&intermediate), ark: Some(&ark), crl: None };
         verify(&report, &endorsements, anchors, NOW).map(|verified| verified.anchor())
     }
 }
