@@ -30,6 +30,8 @@ const VMPL: CheckId = check("policy.vmpl", "who asked for the report");
 const GUEST_SVN: CheckId = check("policy.guest-svn", "the guest's security version");
 const FIRMWARE: CheckId = check("policy.provisional-firmware", "firmware that the platform can go back behind");
 const MITIGATIONS: CheckId = check("policy.mitigations", "the set of mitigations");
+const ABI: CheckId = check("policy.abi", "the firmware ABI that the guest's policy asks for");
+const TIO: CheckId = check("policy.tio", "trust in devices (SEV-TIO)");
 const MIGRATION: CheckId = check("policy.migrate", "a migration agent");
 /// Of the versions that the report's key is for.
 const TCB: [CheckId; 5] = [
@@ -62,6 +64,8 @@ const FLAGS_ALLOWED: [(u64, Allowance, CheckId); 3] = [
     (1 << 21, Allowance::Cxl, check("policy.cxl", "CXL")),
 ];
 const MIGRATE_MA: u64 = 1 << 18;
+/// Of PLATFORM_INFO.
+const PLATFORM_TIO: u64 = 1 << 7;
 
 /// Where it is said whether a requirement is met.
 enum Said {
@@ -314,11 +318,16 @@ impl Judge<'_> {
             format!("the guest, at a VMPL of at most {}", self.policy.vmpl),
             report.requester(),
         );
+        let [minor, major, ..] = report.policy().to_le_bytes();
+        let (least_major, least_minor) = self.policy.abi;
+        let wanted = format!("at least {least_major}.{least_minor}");
+        self.require(ABI, (major, minor) >= self.policy.abi, wanted, format!("{major}.{minor}"));
         for (bit, allowance, id) in FLAGS_ALLOWED {
             let there = report.policy() & bit != 0;
             let advisory = if allowance == Allowance::Debug { ABOUT_DEBUG } else { "" };
             self.allow(id, allowance, there, advisory);
         }
+        self.allow(TIO, Allowance::Tio, report.platform_info() & PLATFORM_TIO != 0, "");
         let agent = report.report_id_ma().iter().any(|byte| *byte != 0xff);
         self.allow(MIGRATION, Allowance::Migration, agent || report.policy() & MIGRATE_MA != 0, "");
     }

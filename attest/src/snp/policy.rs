@@ -24,6 +24,8 @@ pub enum Allowance {
     Cxl,
     /// The platform may run firmware that it can go back behind.
     ProvisionalFirmware,
+    /// Devices may be part of what is trusted (SEV-TIO).
+    Tio,
     /// It may be any guest, if nothing says which.
     AnyGuest,
 }
@@ -55,8 +57,8 @@ pub enum Requirement {
 
 impl Allowance {
     /// All there are.
-    pub const ALL: [Self; 6] =
-        [Self::Smt, Self::Migration, Self::Debug, Self::Cxl, Self::ProvisionalFirmware, Self::AnyGuest];
+    pub const ALL: [Self; 7] =
+        [Self::Smt, Self::Migration, Self::Debug, Self::Cxl, Self::ProvisionalFirmware, Self::Tio, Self::AnyGuest];
 
     /// Its name, where people write it.
     #[must_use]
@@ -67,6 +69,7 @@ impl Allowance {
             Self::Debug => "debug",
             Self::Cxl => "cxl",
             Self::ProvisionalFirmware => "provisional-firmware",
+            Self::Tio => "tio",
             Self::AnyGuest => "any-guest",
         }
     }
@@ -168,6 +171,8 @@ pub struct Policy {
     pub require: BTreeSet<Requirement>,
     /// The least version of reports.
     pub report_version: u32,
+    /// The least version of the firmware's ABI, major and minor, that the guest's policy must ask for.
+    pub abi: (u8, u8),
     /// The highest VMPL that may ask for the report; 0 has the most rights.
     pub vmpl: u8,
     /// The least security version of the guest, as its ID block says it.
@@ -188,6 +193,7 @@ impl Policy {
             allow: [Allowance::Smt].into(),
             require: BTreeSet::new(),
             report_version: 2,
+            abi: (0, 0),
             vmpl: 0,
             guest_svn: 0,
             mitigations: 0,

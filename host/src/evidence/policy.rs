@@ -53,6 +53,8 @@ pub struct PolicyFile {
     preset: Option<Name<Preset>>,
     /// The least version of reports.
     report_version: Option<Within<2, 5>>,
+    /// The least version of the firmware's ABI that the guest's policy must ask for.
+    abi: Option<Abi>,
     /// The highest VMPL.
     vmpl: Option<Within<0, 3>>,
     /// The least security version of the guest.
@@ -117,6 +119,27 @@ impl<const LEAST: u8, const MOST: u8> TryFrom<i64> for Within<LEAST, MOST> {
 impl<const LEAST: u8, const MOST: u8> From<Within<LEAST, MOST>> for u8 {
     fn from(number: Within<LEAST, MOST>) -> Self {
         number.0
+    }
+}
+
+/// A version of the firmware's ABI, written like 1.55.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Abi(u8, u8);
+
+impl TryFrom<String> for Abi {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts =
+            text.split_once('.').and_then(|(major, minor)| Some(Self(major.parse().ok()?, minor.parse().ok()?)));
+        parts.ok_or_else(|| format!("{text:?} is no version of the firmware's ABI; write it like \"1.55\""))
+    }
+}
+
+impl From<Abi> for String {
+    fn from(Abi(major, minor): Abi) -> Self {
+        format!("{major}.{minor}")
     }
 }
 
@@ -191,6 +214,7 @@ impl From<PolicyFile> for Policy {
             allow: file.allow.map_or(base.allow, bare),
             require: file.require.map_or(base.require, |names| names.into_iter().map(|Name(it)| it).collect()),
             report_version: file.report_version.map_or(base.report_version, |version| version.0.into()),
+            abi: file.abi.map_or(base.abi, |Abi(major, minor)| (major, minor)),
             vmpl: file.vmpl.map_or(base.vmpl, u8::from),
             guest_svn: file.guest_svn.unwrap_or(base.guest_svn),
             mitigations: file.mitigations.unwrap_or(base.mitigations),
@@ -204,6 +228,7 @@ impl From<&Policy> for PolicyFile {
         Self {
             preset: None,
             report_version: u8::try_from(policy.report_version).ok().map(Within),
+            abi: Some(Abi(policy.abi.0, policy.abi.1)),
             vmpl: Some(Within(policy.vmpl)),
             guest_svn: Some(policy.guest_svn),
             mitigations: Some(policy.mitigations),
@@ -281,6 +306,7 @@ mod tests {
             ),
             ("require = [\"aliascheck\"]", "line 1, key `require`: unknown name `aliascheck`, expected one of"),
             ("preset = \"lax\"", "line 1, key `preset`: unknown name `lax`, expected one of `strict`, `hardened`"),
+            ("abi = \"1\"", "line 1, key `abi`: \"1\" is no version of the firmware's ABI; write it like \"1.55\""),
             ("vmpl = 4", "line 1, key `vmpl`: 4 is not a number from 0 to 3"),
             ("report-version = 1", "line 1, key `report-version`: 1 is not a number from 2 to 5"),
             ("guest-svn = -1", "line 1, key `guest-svn`: invalid value"),
@@ -309,11 +335,11 @@ mod tests {
         let products = prop::collection::btree_map(prop::sample::select(&Product::ALL[..]), floor, 0..4);
         let allow = prop::collection::btree_set(prop::sample::select(&Allowance::ALL[..]), 0..6);
         let require = prop::collection::btree_set(prop::sample::select(&Requirement::ALL[..]), 0..9);
-        (products, allow, require, 2..6u32, 0..4u8, any::<u32>(), 0..=i64::MAX as u64).prop_map(
-            |(mut products, allow, require, report_version, vmpl, guest_svn, mitigations)| {
+        (products, allow, require, (2..6u32, any::<(u8, u8)>()), 0..4u8, any::<u32>(), 0..=i64::MAX as u64).prop_map(
+            |(mut products, allow, require, (report_version, abi), vmpl, guest_svn, mitigations)| {
                 // Only Turin has an FMC.
                 products.iter_mut().filter(|(it, _)| **it != Product::Turin).for_each(|(_, floor)| floor.fmc = 0);
-                Policy { products, allow, require, report_version, vmpl, guest_svn, mitigations }
+                Policy { products, allow, require, report_version, abi, vmpl, guest_svn, mitigations }
             },
         )
     }
