@@ -144,7 +144,9 @@ impl Checks {
     /// What the failures among them mean together; nothing if there is none.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
-        self.iter().filter(|check| check.is_fatal()).map(|check| check.fault).min()
+        // What had to be skipped was so because of a failure before it, which says more.
+        let fatal = || self.iter().any(Check::is_fatal).then_some(Fault::Evidence);
+        self.failed().map(|check| check.fault).min().or_else(fatal)
     }
 
     pub(crate) fn add(&mut self, id: CheckId, expected: impl ToString, actual: Result<impl ToString, impl ToString>) {

@@ -155,7 +155,7 @@ fn requiring(requirement: Requirement) -> Policy {
 /// What each case of theirs is refused for, and by what wish; without that wish it passes.
 #[test]
 fn policies_refuse_what_who_made_the_evidence_says_they_should() {
-    let floor = TcbFloor { microcode: 219, ..TcbFloor::default() };
+    let floor = TcbFloor { snp: 24, ..TcbFloor::default() };
     let mut wishes: BTreeMap<&str, (Policy, &[&str])> = BTreeMap::from([
         ("no-crl", (requiring(Requirement::RevocationList), &["policy.revocation-list"][..])),
         ("pol-debug", (without(Allowance::Debug), &["policy.debug"])),
@@ -169,7 +169,7 @@ fn policies_refuse_what_who_made_the_evidence_says_they_should() {
         ("pol-provisional", (without(Allowance::ProvisionalFirmware), &["policy.provisional-firmware"])),
         (
             "pol-launch-tcb-low",
-            (Policy { products: [(Product::Milan, floor)].into(), ..lenient() }, &["policy.launch-tcb.microcode"]),
+            (Policy { products: [(Product::Milan, floor)].into(), ..lenient() }, &["policy.launch-tcb.snp"]),
         ),
     ]);
     for case in Case::all() {

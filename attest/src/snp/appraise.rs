@@ -28,11 +28,11 @@ const PRODUCT: CheckId = check("policy.product", "the product");
 const REPORT_VERSION: CheckId = check("policy.report-version", "the report's version");
 const VMPL: CheckId = check("policy.vmpl", "who asked for the report");
 const GUEST_SVN: CheckId = check("policy.guest-svn", "the guest's security version");
-const FIRMWARE: CheckId = check("policy.provisional-firmware", "firmware that the platform can go back behind");
+const FIRMWARE: CheckId = check("policy.provisional-firmware", "going back to older firmware");
 const MITIGATIONS: CheckId = check("policy.mitigations", "the set of mitigations");
 const ABI: CheckId = check("policy.abi", "the firmware ABI that the guest's policy asks for");
 const TIO: CheckId = check("policy.tio", "trust in devices (SEV-TIO)");
-const MIGRATION: CheckId = check("policy.migrate", "a migration agent");
+const MIGRATION: CheckId = check("policy.migrate", "migration by an agent");
 /// Of the versions that the report's key is for.
 const TCB: [CheckId; 5] = [
     check("policy.tcb.fmc", "the FMC version"),
@@ -49,7 +49,7 @@ const LAUNCH_TCB: [CheckId; 5] = [
     check("policy.launch-tcb.snp", "the SNP firmware version at launch"),
     check("policy.launch-tcb.microcode", "the microcode version at launch"),
 ];
-const GUEST: CheckId = check("reference.guest", "what says which guest it must be");
+const GUEST: CheckId = check("reference.guest", "what names the guest");
 const MEASUREMENT: CheckId = check("reference.launch-digest", "the launch digest");
 const REPORT_DATA: CheckId = check("reference.report-data", "what the guest had signed");
 const HOST_DATA: CheckId = check("reference.host-data", "what the host had signed");
@@ -61,7 +61,7 @@ const CHIP: CheckId = check("reference.chip", "the chip");
 const FLAGS_ALLOWED: [(u64, Allowance, CheckId); 3] = [
     (1 << 16, Allowance::Smt, check("policy.smt", "sharing a core with another thread")),
     (1 << 19, Allowance::Debug, check("policy.debug", "debugging by the host")),
-    (1 << 21, Allowance::Cxl, check("policy.cxl", "CXL")),
+    (1 << 21, Allowance::Cxl, check("policy.cxl", "the use of CXL")),
 ];
 const MIGRATE_MA: u64 = 1 << 18;
 /// Of PLATFORM_INFO.

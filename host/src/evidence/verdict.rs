@@ -81,8 +81,7 @@ impl VerdictReport {
             }
         };
         let checks: Vec<_> = steps.iter().flat_map(|checks| checks.iter()).map(CheckReport::of).collect();
-        let failed = steps.iter().flat_map(|checks| checks.iter()).filter(|check| check.is_fatal());
-        let failed: Vec<_> = failed.map(|check| check.id.name()).collect();
+        let failed = steps.iter().flat_map(|checks| checks.failed()).map(|check| check.id.name()).collect();
         let (verdict, tier) = match judged {
             Judged::Rejected(_) => ("rejected", None),
             Judged::Verified(_, appraisal) => match appraisal.verdict() {
@@ -112,10 +111,8 @@ impl VerdictReport {
         let count = |outcome| self.checks.iter().filter(|check| check.outcome == outcome).count();
         let (passed, skipped) = (count("passed"), count("skipped"));
         let root = self.root.as_deref().unwrap_or("nothing");
-        let failed = || {
-            let of = if self.failed.len() == 1 { "check" } else { "checks" };
-            format!("{} of {} {of} failed: {}", self.failed.len(), self.checks.len(), self.failed.join(", "))
-        };
+        let failed =
+            || format!("{} of {} checks failed: {}", self.failed.len(), self.checks.len(), self.failed.join(", "));
         let label = if self.label.is_some() { " (software-test)" } else { "" };
         let words = match (self.verdict, self.fault) {
             ("affirmed", _) => format!("{passed} checks passed, {skipped} were not made; {root} vouches for it"),
