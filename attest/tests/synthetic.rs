@@ -39,11 +39,16 @@ impl Case {
     }
 
     fn verdict(&self, anchors: &Anchors) -> Result<Anchor, Rejected> {
-        self.judged(anchors, &Policy::default()).map(|(anchor, _)| anchor)
+        self.judged(anchors, &Policy::default(), &ReferenceValues::default()).map(|(anchor, _)| anchor)
     }
 
-    /// What it rests on, and what of this policy is not met.
-    fn judged(&self, anchors: &Anchors, policy: &Policy) -> Result<(Anchor, Vec<&'static str>), Rejected> {
+    /// What it rests on, and what of this policy and these values is not met.
+    fn judged(
+        &self,
+        anchors: &Anchors,
+        policy: &Policy,
+        references: &ReferenceValues,
+    ) -> Result<(Anchor, Vec<&'static str>), Rejected> {
         assert_eq!(self.now, NOW.to_string());
         let file = |name: &str| vector(&format!("synthetic/{name}"));
         let [report, vek, intermediate, ark] =
@@ -55,7 +60,7 @@ impl Case {
         let endorsements =
             Endorsements { vcek, vlek, intermediate: Some(&intermediate), ark: Some(&ark), crl: crl.as_deref() };
         verify(&report, &endorsements, anchors, NOW).map(|verified| {
-            let appraisal = appraise(&verified, policy, &ReferenceValues::default());
+            let appraisal = appraise(&verified, policy, references);
             (verified.anchor(), appraisal.checks().failed().map(|check| check.id.name()).collect())
         })
     }
@@ -142,6 +147,10 @@ fn lenient() -> Policy {
     }
 }
 
+fn nothing() -> ReferenceValues {
+    ReferenceValues::default()
+}
+
 fn without(allowance: Allowance) -> Policy {
     let mut policy = lenient();
     policy.allow.remove(&allowance);
@@ -162,6 +171,8 @@ fn policies_refuse_what_who_made_the_evidence_says_they_should() {
         ("pol-migrate", (without(Allowance::Migration), &["policy.migrate"])),
         ("pol-smt", (without(Allowance::Smt), &["policy.smt"])),
         ("pol-abi-min", (Policy { abi: (1, 55), ..lenient() }, &["policy.abi"])),
+        // A key that signed, and that nobody knows.
+        ("pol-author-key", (lenient(), &["reference.author-key"])),
         ("pol-vmpl1", (Policy { vmpl: 0, ..lenient() }, &["policy.vmpl"])),
         ("pol-vmpl3", (Policy { vmpl: 2, ..lenient() }, &["policy.vmpl"])),
         ("pol-tio", (without(Allowance::Tio), &["policy.tio"])),
@@ -176,8 +187,12 @@ fn policies_refuse_what_who_made_the_evidence_says_they_should() {
         let Some((policy, expected)) = wishes.remove(case.name.as_str()) else { continue };
         let root = vector(&format!("synthetic/{}", case.trusted_ark));
         let anchors = Anchors::none().with_test_root(case.product(), &root).unwrap();
-        assert_eq!(case.judged(&anchors, &policy).unwrap().1, expected, "{}", case.name);
-        assert_eq!(case.judged(&anchors, &lenient()).unwrap().1, [""; 0], "{}", case.name);
+        let failed =
+            |policy: &Policy, references: &ReferenceValues| case.judged(&anchors, policy, references).unwrap().1;
+        let (known, nothing) = (ReferenceValues { author_keys: vec![[1; 48]], ..nothing() }, nothing());
+        let references = if case.name == "pol-author-key" { &known } else { &nothing };
+        assert_eq!(failed(&policy, references), expected, "{}", case.name);
+        assert_eq!(failed(&lenient(), &nothing), [""; 0], "{}", case.name);
     }
     assert!(wishes.is_empty(), "{:?}", wishes.keys());
 }

@@ -144,7 +144,7 @@ fn no_silent_trust_a_test_root_is_labelled() {
     assert!(said.lines().last().unwrap().starts_with("FAIL: not genuine: 1 of "), "{said}");
     assert!(said.contains("FAILED   chain.root "), "{said}");
     assert!(!said.contains("software-test"), "{said}");
-    assert_eq!(party.verify(&["--test-root", "ark.der"]).0, 2, "clap's own");
+    assert_eq!(party.verify(&["--test-root", "ark.der"]).0, 1);
 }
 
 /// no-silent-trust: each kind of failure has its exit code and its names.
@@ -174,7 +174,7 @@ fn no_silent_trust_exit_codes() {
     let (code, said) = party.attest(&[&late[..], &root].concat());
     assert!(code == 3 && said.ends_with("checks failed: key.validity\n"), "{code}: {said}");
     // Malformed.
-    party.change("report", |report| drop(report.pop()));
+    party.change("report", |report| report.truncate(1183));
     assert_eq!(judge(&[]).0, 2);
     let (code, said) = party.attest(&["show", "--report", "report"]);
     assert_eq!((code, said.as_str()), (2, "error: report `report`: malformed: it has 1183 bytes, not 1184\n"));

@@ -335,20 +335,16 @@ impl Judge<'_> {
     fn required(&mut self) {
         let (guest_has, platform_has) = (self.report.policy(), self.report.platform_info());
         for (requirement, said, id) in REQUIRED {
-            if !self.policy.requires(requirement) {
-                self.checks.skip(id, NOT_ASKED);
-            } else {
-                let (there, by) = match said {
-                    Said::Guest(bit) => (guest_has & bit != 0, "the guest's policy"),
-                    Said::Platform(bit) => (platform_has & bit != 0, "the platform"),
-                    Said::Either { guest, platform } => {
-                        (guest_has & guest != 0 || platform_has & platform != 0, "the platform or the guest's policy")
-                    }
-                };
-                let found = if there { "said" } else { "not said" };
-                self.require(id, there, format!("said by {by}"), format!("{found} by {by}"));
-            }
-            if requirement == Requirement::AliasCheck {
+            let (there, by) = match said {
+                Said::Guest(bit) => (guest_has & bit != 0, "the guest's policy"),
+                Said::Platform(bit) => (platform_has & bit != 0, "the platform"),
+                Said::Either { guest, platform } => {
+                    (guest_has & guest != 0 || platform_has & platform != 0, "the platform or the guest's policy")
+                }
+            };
+            let found = format!("{} by {by}", if there { "said" } else { "not said" });
+            self.demand(requirement, id, there, &format!("said by {by}"), &found);
+            if requirement == Requirement::AliasCheck && !there {
                 self.checks.advise(ABOUT_ALIASES);
             }
         }

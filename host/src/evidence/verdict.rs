@@ -26,7 +26,7 @@ pub struct VerdictReport {
     pub fault: Option<&'static str>,
     /// `hardware` or `software-test`; none of what is worth nothing.
     pub tier: Option<String>,
-    /// `software-test` if a test's root was allowed, whatever the report rests on.
+    /// `software-test` if a test's root was allowed, unless the report was verified below one of AMD's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<&'static str>,
     /// The root that the report rests on.
@@ -72,7 +72,7 @@ pub struct CheckReport {
 }
 
 impl VerdictReport {
-    /// Of evidence, at this moment, with this product's root replaced by a test's, if any was.
+    /// Of evidence, at this moment, with a test's root in place of this product's, if that was allowed.
     pub fn of(evidence: &Evidence, judged: &Judged<'_>, now: UnixTime, test: Option<Product>) -> Self {
         let (anchor, steps): (Option<Anchor>, Vec<&Checks>) = match judged {
             Judged::Rejected(rejected) => (None, vec![rejected.checks()]),
@@ -94,7 +94,7 @@ impl VerdictReport {
             verdict,
             fault: judged.fault().map(fault),
             tier: tier.map(|tier| tier.to_string()),
-            label: test.map(|_| SOFTWARE_TEST),
+            label: test.filter(|_| !anchor.is_some_and(Anchor::is_hardware)).map(|_| SOFTWARE_TEST),
             root: anchor.map(|anchor| anchor.to_string()),
             now: now.to_string(),
             failed,
