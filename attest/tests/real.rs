@@ -243,7 +243,7 @@ fn no_silent_trust_amds_lists_of_revoked_certificates() {
         assert_eq!(with(&of_turin, seconds), Err(vec!["chain.revocation.validity"]));
     }
     assert_eq!(with(&of_milan, 1_788_220_800), Err(vec!["chain.revocation.list"]));
-    for at in 0..of_turin.len() {
+    for at in (0..of_turin.len()).step_by(7) {
         let mut changed = of_turin.clone();
         changed[at] ^= 1;
         assert_eq!(with(&changed, 1_788_220_800), Err(vec!["chain.revocation.list"]), "{at}");

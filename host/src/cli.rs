@@ -235,7 +235,7 @@ pub enum CliError {
     IdBlock(#[from] IdBlockError),
     /// Evidence.
     #[error(transparent)]
-    Evidence(#[from] EvidenceError),
+    Evidence(Box<EvidenceError>),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -257,6 +257,12 @@ pub enum CliError {
     /// The run, before there was a guest.
     #[error(transparent)]
     Run(RunError),
+}
+
+impl From<EvidenceError> for CliError {
+    fn from(error: EvidenceError) -> Self {
+        Self::Evidence(Box::new(error))
+    }
 }
 
 impl CliError {

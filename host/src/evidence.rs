@@ -33,7 +33,7 @@ pub enum EvidenceError {
     Read(#[from] IdBlockError),
     /// The policy.
     #[error(transparent)]
-    Policy(#[from] PolicyFileError),
+    Policy(Box<PolicyFileError>),
     /// A test's root that is none.
     #[error("test-root {from}: {source}")]
     TestRoot {
@@ -61,6 +61,12 @@ pub enum EvidenceError {
     /// The time.
     #[error("now: the clock is before 1970: {0}")]
     Clock(#[from] SystemTimeError),
+}
+
+impl From<PolicyFileError> for EvidenceError {
+    fn from(error: PolicyFileError) -> Self {
+        Self::Policy(Box::new(error))
+    }
 }
 
 impl EvidenceError {

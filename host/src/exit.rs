@@ -57,7 +57,7 @@ impl ExitCode {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Success => {
-                "did what was asked; attest: everything passed; run: guest ended or was stopped, teardown was clean"
+                "did what was asked; attest: everything passed; run: guest ended or was stopped, teardown clean"
             }
             Self::Usage => "usage, configuration, or input/output",
             Self::NotCapable => "audit, check, run, selftest: host or platform not capable; attest: not genuine",

@@ -33,7 +33,7 @@ pub enum AttestCommand {
     /// Without a policy the preset strict holds: no debugging, no migration, VMPL 0, no provisional firmware, Genoa or
     /// Turin, and something that says which guest it must be. tenure attest policy prints it.
     #[command(after_long_help = super::help(
-        "tenure attest verify --report report.bin --certificates certificates --launch-digest digests.json --report-data $NONCE\n\
+        "tenure attest verify --report report.bin --certificates certificates --launch-digest digests.json --report-data $DATA\n\
          tenure attest verify --report report.bin --certificates certificates --crl crl.der --policy policy.toml --id-key $KEY --json\n\
          tenure attest verify --report report.bin --certificates certificates --test-root ark.der --allow-test-root milan"
     ))]

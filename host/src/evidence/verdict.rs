@@ -211,3 +211,15 @@ const fn fault(fault: Fault) -> &'static str {
 fn shown(text: &str) -> String {
     text.chars().map(|char| if is_printable(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// no-silent-trust: a name in a certificate is no command to a terminal.
+    #[test]
+    fn no_silent_trust_names_are_no_commands() {
+        assert_eq!(shown("CN=\u{1b}[2JAMD's root\r\u{202e}"), "CN=\u{fffd}[2JAMD's root\u{fffd}\u{fffd}");
+        assert_eq!(shown("CN=SEV-Genoa, é"), "CN=SEV-Genoa, é");
+    }
+}
