@@ -281,7 +281,7 @@ fn policies() -> impl Strategy<Value = Policy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// no-silent-trust: allowing more never refuses more, requiring more never refuses less, and the list of checks is
     /// always the same.
@@ -293,7 +293,8 @@ proptest! {
         require in prop::sample::select(&Requirement::ALL[..]),
     ) {
         let evidence = Evidence::new(Model::ALL[which]);
-        let judge = |policy: &Policy| judge(&evidence, policy, &ReferenceValues::default());
+        let verified = verify(&evidence.report, &evidence.endorsements(), &evidence.anchors(), NOW).unwrap();
+        let judge = |policy: &Policy| appraise(&verified, policy, &ReferenceValues::default());
         let names = |appraisal: &Appraisal| appraisal.checks().iter().map(|check| check.id.name()).collect::<Vec<_>>();
         let first = judge(&policy);
         let mut more = policy.clone();
