@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::check::Checks;
+use crate::check::{Checks, Fault};
 use crate::snp::Product;
 
 /// The root of trust that evidence rests on.
@@ -94,6 +94,12 @@ impl Rejected {
     #[must_use]
     pub const fn checks(&self) -> &Checks {
         &self.checks
+    }
+
+    /// What the failures mean together.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.checks.fault().unwrap_or(Fault::Evidence)
     }
 }
 

@@ -178,9 +178,19 @@ impl<'a> Certificate<'a> {
 
     /// That this issuer's key signed it. Names are not looked at.
     pub(crate) fn is_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), CertificateError> {
-        let key = issuer.rsa_key()?;
+        issuer.signed(self.signed, self.signature)
+    }
+
+    /// That its key signed these bytes.
+    pub(crate) fn signed(&self, bytes: &[u8], signature: &[u8]) -> Result<(), CertificateError> {
+        let key = self.rsa_key()?;
         let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES.into());
-        key.verify(scheme, &Sha384::digest(self.signed), self.signature).map_err(|_| CertificateError::Signature)
+        key.verify(scheme, &Sha384::digest(bytes), signature).map_err(|_| CertificateError::Signature)
+    }
+
+    /// Its number among those of its issuer, as its bytes stand there.
+    pub(crate) fn serial(&self) -> &[u8] {
+        self.fields.serial_number().as_bytes()
     }
 
     fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
@@ -212,7 +222,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-fn is_pss_sha384(algorithm: AlgorithmIdentifierRef<'_>) -> bool {
+pub(crate) fn is_pss_sha384(algorithm: AlgorithmIdentifierRef<'_>) -> bool {
     let parameters = algorithm.parameters.and_then(|parameters| parameters.decode_as::<PssParameters<'_>>().ok());
     let Some(PssParameters { hash: Some(hash), mask: Some(mask), salt_bytes, trailer }) = parameters else {
         return false;

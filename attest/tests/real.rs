@@ -59,7 +59,7 @@ impl Real {
     fn verdict(&self) -> Result<Anchor, Rejected> {
         let Real { vek, intermediate, .. } = self;
         let endorsements =
-            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None };
+            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None, crl: None };
         verify(&self.report, &endorsements, &Anchors::amd(), self.now).map(|verified| verified.anchor())
     }
 
@@ -216,5 +216,36 @@ fn no_silent_trust_certificates_that_amd_did_not_sign() {
         let found = invalid.rejected();
         assert!(found.contains(&"key.signature"), "{name}: {found:?}");
         assert!(!invalid.sev_accepts());
+    }
+}
+
+/// AMD's own lists, at a moment at which they hold, a second too early and a second too late.
+#[test]
+fn no_silent_trust_amds_lists_of_revoked_certificates() {
+    let (of_milan, of_turin) = (vector("amd/crl-milan.der"), vector("amd/crl-turin.der"));
+    let with = |list: &[u8], seconds| {
+        let Real { report, vek, intermediate, .. } = turin();
+        let endorsements = Endorsements {
+            vcek: Some(&vek),
+            intermediate: Some(&intermediate),
+            crl: Some(list),
+            ..Endorsements::default()
+        };
+        let verdict = verify(&report, &endorsements, &Anchors::amd(), UnixTime::from_secs(seconds));
+        verdict
+            .map(|verified| verified.checks().named("chain.revocation.list").unwrap().actual.clone())
+            .map_err(|rejected| failed(&rejected))
+    };
+    // 2026-09-01; the list ends with 2026-10-04T00:00:00Z.
+    assert_eq!(with(&of_turin, 1_788_220_800), Ok("its list 0x07 of 0".to_string()));
+    assert_eq!(with(&of_turin, 1_791_072_000), Ok("its list 0x07 of 0".to_string()));
+    for seconds in [1_791_072_001, 1_780_272_000] {
+        assert_eq!(with(&of_turin, seconds), Err(vec!["chain.revocation.validity"]));
+    }
+    assert_eq!(with(&of_milan, 1_788_220_800), Err(vec!["chain.revocation.list"]));
+    for at in (0..of_turin.len()).step_by(7) {
+        let mut changed = of_turin.clone();
+        changed[at] ^= 1;
+        assert_eq!(with(&changed, 1_788_220_800), Err(vec!["chain.revocation.list"]), "{at}");
     }
 }

@@ -399,6 +399,15 @@ impl fmt::Display for Processor {
     }
 }
 
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vmpl(level) => write!(f, "the guest, at VMPL {level}"),
+            Self::Host => f.write_str("the host"),
+        }
+    }
+}
+
 impl fmt::Display for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
