@@ -13,6 +13,20 @@ pub struct CheckId {
     name: &'static str,
     subject: &'static str,
     need: Need,
+    fault: Fault,
+}
+
+/// What it means that a check failed. Of several the first of these decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The evidence is not what it says: malformed, changed, or signed by somebody else.
+    Evidence,
+    /// A certificate was revoked.
+    Revoked,
+    /// What would show whether it is good is missing or out of date.
+    Collateral,
+    /// It is good, and of something else than is wanted.
+    Unmet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,12 +38,17 @@ enum Need {
 impl CheckId {
     /// A check without which nothing is verified: skipped is as bad as failed.
     pub(crate) const fn required(name: &'static str, subject: &'static str) -> Self {
-        Self { name, subject, need: Need::Must }
+        Self { name, subject, need: Need::Must, fault: Fault::Evidence }
     }
 
     /// A check that cannot always be made.
     pub(crate) const fn where_possible(name: &'static str, subject: &'static str) -> Self {
-        Self { name, subject, need: Need::May }
+        Self { name, subject, need: Need::May, fault: Fault::Evidence }
+    }
+
+    /// The same check, whose failure means this.
+    pub(crate) const fn failing_as(self, fault: Fault) -> Self {
+        Self { fault, ..self }
     }
 
     /// Its name, for programs: the same in every version.
@@ -67,6 +86,10 @@ pub struct Check {
     pub expected: String,
     /// What was there; nothing if it was skipped.
     pub actual: String,
+    /// What it means if it failed.
+    pub fault: Fault,
+    /// What else is known about it that people should know, whatever came of the check.
+    pub advisory: Option<&'static str>,
 }
 
 impl Check {
@@ -83,7 +106,7 @@ impl Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id: CheckId { name, subject, .. }, outcome, expected, actual } = self;
+        let Self { id: CheckId { name, subject, .. }, outcome, expected, actual, .. } = self;
         match outcome {
             Outcome::Passed => write!(f, "{name}: {subject} is {actual}"),
             Outcome::Failed => write!(f, "{name}: {subject} is {actual}; it must be {expected}"),
@@ -118,16 +141,39 @@ impl Checks {
         self.0.iter().find(|check| check.id.name == name)
     }
 
+    /// What the failures among them mean together; nothing if there is none.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        // What had to be skipped was so because of a failure before it, which says more.
+        let fatal = || self.iter().any(Check::is_fatal).then_some(Fault::Evidence);
+        self.failed().map(|check| check.fault).min().or_else(fatal)
+    }
+
     pub(crate) fn add(&mut self, id: CheckId, expected: impl ToString, actual: Result<impl ToString, impl ToString>) {
         let (outcome, actual) = match actual {
             Ok(actual) => (Outcome::Passed, actual.to_string()),
             Err(actual) => (Outcome::Failed, actual.to_string()),
         };
-        self.0.push(Check { id, outcome, expected: expected.to_string(), actual });
+        self.push(id, outcome, expected.to_string(), actual);
     }
 
     pub(crate) fn skip(&mut self, id: CheckId, why: impl ToString) {
-        let outcome = Outcome::Skipped(why.to_string());
-        self.0.push(Check { id, outcome, expected: String::new(), actual: String::new() });
+        self.push(id, Outcome::Skipped(why.to_string()), String::new(), String::new());
+    }
+
+    /// What would be looked at isn't there: a failure, of whoever had to bring it.
+    pub(crate) fn missing(&mut self, id: CheckId, expected: impl ToString) {
+        self.push(id.failing_as(Fault::Collateral), Outcome::Failed, expected.to_string(), "missing".to_string());
+    }
+
+    /// Says this with the check that was noted last.
+    pub(crate) fn advise(&mut self, advisory: &'static str) {
+        if let Some(check) = self.0.last_mut() {
+            check.advisory = Some(advisory);
+        }
+    }
+
+    fn push(&mut self, id: CheckId, outcome: Outcome, expected: String, actual: String) {
+        self.0.push(Check { id, outcome, expected, actual, fault: id.fault, advisory: None });
     }
 }

@@ -1,19 +1,23 @@
 //! AMD SEV-SNP.
 //!
 //! Owns attestation reports ([`report`]), the table in which certificates come ([`certificates`]), the roots they are
-//! followed to ([`Anchors`]), and whether all of it fits ([`verify()`]). Does not own what a guest should be like:
-//! whoever has a verified report compares its fields with what is wanted.
+//! followed to ([`Anchors`]), and whether all of it fits ([`verify()`]); then what somebody wants of a guest and its
+//! platform ([`Policy`], [`ReferenceValues`]), and whether a verified report says that ([`appraise()`]).
 
 pub mod anchors;
+pub mod appraise;
 pub mod certificates;
+pub mod policy;
 mod product;
 pub mod report;
 pub mod tcb;
 mod vek;
 pub mod verify;
 
-pub use anchors::{AnchorError, Anchors};
+pub use anchors::{Anchor, Anchors};
+pub use appraise::{Appraisal, ReferenceValues, Tier, Verdict, appraise};
 pub use certificates::{CertificateTable, Endorsements};
+pub use policy::{Allowance, Policy, Preset, Requirement, TcbFloor};
 pub use product::Product;
 pub use report::{Report, ReportError};
 pub use tcb::{PackedTcb, Tcb};

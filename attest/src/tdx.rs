@@ -12,7 +12,7 @@ pub mod quote;
 pub mod tcb;
 pub mod verify;
 
-pub use anchors::{AnchorError, Anchors};
+pub use anchors::{Anchor, Anchors};
 pub use collateral::{Collateral, SignedJson};
 pub use quote::{Quote, QuoteError, TdAttributes};
 pub use tcb::TcbStatus;

@@ -1,6 +1,7 @@
 //! Moments, as whoever verifies says them.
 
 use core::fmt;
+use core::str::FromStr;
 use core::time::Duration;
 
 use der::DateTime;
@@ -23,6 +24,21 @@ impl UnixTime {
     }
 }
 
+/// Why a text is no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no moment as RFC 3339 writes them in UTC, like 2026-06-01T00:00:00Z")]
+pub struct MomentError;
+
+impl FromStr for UnixTime {
+    type Err = MomentError;
+
+    /// As in RFC 3339, in UTC and by whole seconds.
+    fn from_str(text: &str) -> Result<Self, MomentError> {
+        let date: DateTime = text.parse().map_err(|_| MomentError)?;
+        Ok(Self(date.unix_duration().as_secs()))
+    }
+}
+
 impl fmt::Display for UnixTime {
     /// As in RFC 3339; as a number after the year 9999.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,6 +57,12 @@ mod tests {
     #[test]
     fn it_is_written_as_people_do() {
         assert_eq!(UnixTime::from_secs(1_780_272_000).to_string(), "2026-06-01T00:00:00Z");
+        assert_eq!("2026-06-01T00:00:00Z".parse(), Ok(UnixTime::from_secs(1_780_272_000)));
+        for text in
+            ["", "2026-06-01", "2026-06-01T00:00:00", "2026-06-31T00:00:00Z", "1780272000", "2026-06-01T00:00:00+02:00"]
+        {
+            assert_eq!(text.parse::<UnixTime>(), Err(MomentError), "{text}");
+        }
         assert_eq!(UnixTime::from_secs(u64::MAX).to_string(), "second 18446744073709551615 since 1970");
     }
 }

@@ -3,9 +3,11 @@
 
 mod common;
 
+use attest::anchors::AnchorError;
+use attest::snp::Anchor;
 use attest::snp::report::{Requester, SigningKey};
 use attest::snp::{Anchors, Endorsements, Product, Report, verify};
-use attest::{Anchor, Rejected, UnixTime};
+use attest::{Rejected, UnixTime};
 use common::{NOW, failed, vector};
 use sev::certs::snp::{Certificate, Chain, Verifiable, builtin, ca};
 use sev::firmware::guest::AttestationReport;
@@ -59,7 +61,7 @@ impl Real {
     fn verdict(&self) -> Result<Anchor, Rejected> {
         let Real { vek, intermediate, .. } = self;
         let endorsements =
-            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None };
+            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None, crl: None };
         verify(&self.report, &endorsements, &Anchors::amd(), self.now).map(|verified| verified.anchor())
     }
 
@@ -154,9 +156,8 @@ fn amds_roots_are_those_that_others_rely_on() {
         let ours = std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         assert_eq!(ours, theirs.unwrap().to_der().unwrap());
         assert_eq!(Anchors::amd_of(product).iter().collect::<Vec<_>>(), [Anchor::Amd(product)]);
-        // Given as a test's root, AMD's is a test's root.
-        let anchors = Anchors::none().with_test_root(product, &ours).unwrap();
-        assert_eq!(anchors.iter().collect::<Vec<_>>(), [Anchor::Test(product)]);
+        // Nothing that rests on it is a test's.
+        assert_eq!(Anchors::none().with_test_root(product, &ours).unwrap_err(), AnchorError::Hardware);
     }
 }
 
@@ -216,5 +217,36 @@ fn no_silent_trust_certificates_that_amd_did_not_sign() {
         let found = invalid.rejected();
         assert!(found.contains(&"key.signature"), "{name}: {found:?}");
         assert!(!invalid.sev_accepts());
+    }
+}
+
+/// AMD's own lists, at a moment at which they hold, a second too early and a second too late.
+#[test]
+fn no_silent_trust_amds_lists_of_revoked_certificates() {
+    let (of_milan, of_turin) = (vector("amd/crl-milan.der"), vector("amd/crl-turin.der"));
+    let with = |list: &[u8], seconds| {
+        let Real { report, vek, intermediate, .. } = turin();
+        let endorsements = Endorsements {
+            vcek: Some(&vek),
+            intermediate: Some(&intermediate),
+            crl: Some(list),
+            ..Endorsements::default()
+        };
+        let verdict = verify(&report, &endorsements, &Anchors::amd(), UnixTime::from_secs(seconds));
+        verdict
+            .map(|verified| verified.checks().named("chain.revocation.list").unwrap().actual.clone())
+            .map_err(|rejected| failed(&rejected))
+    };
+    // 2026-09-01; the list ends with 2026-10-04T00:00:00Z.
+    assert_eq!(with(&of_turin, 1_788_220_800), Ok("its list 0x07 of 0".to_string()));
+    assert_eq!(with(&of_turin, 1_791_072_000), Ok("its list 0x07 of 0".to_string()));
+    for seconds in [1_791_072_001, 1_780_272_000] {
+        assert_eq!(with(&of_turin, seconds), Err(vec!["chain.revocation.validity"]));
+    }
+    assert_eq!(with(&of_milan, 1_788_220_800), Err(vec!["chain.revocation.list"]));
+    for at in (0..of_turin.len()).step_by(7) {
+        let mut changed = of_turin.clone();
+        changed[at] ^= 1;
+        assert_eq!(with(&changed, 1_788_220_800), Err(vec!["chain.revocation.list"]), "{at}");
     }
 }

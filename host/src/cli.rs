@@ -3,6 +3,7 @@
 //! Owns the commands of `tenure`, their help, and what each does with the library. Not owned: the settings of a run,
 //! which are `config`'s.
 
+pub mod attest;
 mod audit;
 pub mod endpoint;
 pub mod idblock;
@@ -20,6 +21,7 @@ use crate::config::inputs::InputError;
 use crate::config::values::ValueError;
 use crate::config::{ConfigError, Settings, Summary};
 use crate::events::EventLogError;
+use crate::evidence::EvidenceError;
 use crate::exit::{self, ExitCode};
 use crate::idblock::IdBlockError;
 use crate::measure::MeasureError;
@@ -113,6 +115,10 @@ pub enum Command {
     /// such keys.
     #[command(subcommand)]
     Idblock(idblock::IdBlockCommand),
+
+    /// Verifies what a guest's hardware signed of it, and compares that with what is wanted
+    #[command(subcommand)]
+    Attest(attest::AttestCommand),
 
     /// Prints completions for a shell
     #[command(after_long_help = help("tenure completions bash > /etc/bash_completion.d/tenure"))]
@@ -227,6 +233,9 @@ pub enum CliError {
     /// An ID block.
     #[error(transparent)]
     IdBlock(#[from] IdBlockError),
+    /// Evidence.
+    #[error(transparent)]
+    Evidence(Box<EvidenceError>),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -250,6 +259,12 @@ pub enum CliError {
     Run(RunError),
 }
 
+impl From<EvidenceError> for CliError {
+    fn from(error: EvidenceError) -> Self {
+        Self::Evidence(Box::new(error))
+    }
+}
+
 impl CliError {
     /// What the command's exit code is.
     pub fn exit_code(&self) -> ExitCode {
@@ -269,6 +284,7 @@ impl CliError {
             | Self::Console(_)
             | Self::Output(_) => ExitCode::Usage,
             Self::NotCapable(_) | Self::Kernel(_) | Self::Audit(_) => ExitCode::NotCapable,
+            Self::Evidence(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
         }
     }
@@ -285,6 +301,7 @@ impl Cli {
             Command::Selftest(args) => selftest::selftest(&args),
             Command::Measure(what) => measure::measure(what),
             Command::Idblock(what) => idblock::idblock(what),
+            Command::Attest(what) => attest::attest(what),
             Command::Completions { shell } => completions(shell),
         }
     }
@@ -382,7 +399,7 @@ mod tests {
                     prop::sample::select(vec![
                         "run", "check", "audit", "completions", "bash", "--json", "--tee", "sw", "--memory", "--vcpus", "--cmdline",
                         "--summary", "--summary=false", "--virtio-console", "--log", "--", "-h", "512M", "idblock",
-                        "create", "inspect", "--out", "--family-id", "text:web", "--launch-digest", "--policy",
+                        "create", "inspect", "--out", "attest", "verify", "--report", "--now", "--family-id", "text:web", "--launch-digest", "--policy",
                     ]).prop_map(str::to_owned),
                     "\\PC{0,8}",
                 ],

@@ -1,7 +1,7 @@
 //! How a command ends, as a number.
 //!
 //! Owns the one table of exit codes: scripts rely on it and every command's `--help` shows it. A code means the same
-//! for every command. Not owned: the words a failure is explained with; those come with the error.
+//! for every command but `attest`, which runs nothing and so has what the other meanings cannot be. Not owned: the words a failure is explained with; those come with the error.
 //!
 //! Specification: our own; a code once given a meaning keeps it.
 
@@ -28,6 +28,15 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// `attest`: evidence is malformed, or a signature or the chain does not hold.
+    pub const EVIDENCE_INVALID: Self = Self::NotCapable;
+    /// `attest`: what evidence is verified with is missing or out of date.
+    pub const COLLATERAL: Self = Self::LaunchFailed;
+    /// `attest`: a certificate was revoked.
+    pub const REVOKED: Self = Self::GuestCrashed;
+    /// `attest`: the policy or a reference value is not met.
+    pub const NOT_MET: Self = Self::TeardownNotClean;
+
     /// Every code, in order.
     pub const ALL: [Self; 7] = [
         Self::Success,
@@ -47,12 +56,14 @@ impl ExitCode {
     /// What it means, in one line of help.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Success => "did what was asked; run: guest ended or was stopped on request, teardown was clean",
+            Self::Success => {
+                "did what was asked; attest: everything passed; run: guest ended or was stopped, teardown clean"
+            }
             Self::Usage => "usage, configuration, or input/output",
-            Self::NotCapable => "audit, check, run, selftest: host or platform not capable",
-            Self::LaunchFailed => "run: launch failed",
-            Self::GuestCrashed => "run: guest crashed",
-            Self::TeardownNotClean => "run, selftest: something of a guest may be left",
+            Self::NotCapable => "audit, check, run, selftest: host or platform not capable; attest: not genuine",
+            Self::LaunchFailed => "run: launch failed; attest: certificates or lists missing or out of date",
+            Self::GuestCrashed => "run: guest crashed; attest: revoked",
+            Self::TeardownNotClean => "run, selftest: something of a guest may be left; attest: not what is wanted",
             Self::Findings => "audit, idblock inspect, prove, selftest: findings; measure diff: a difference",
         }
     }

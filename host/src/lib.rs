@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod devices;
 pub mod events;
+pub mod evidence;
 pub mod exit;
 pub mod firmware;
 pub mod idblock;

@@ -13,9 +13,11 @@ mod cases;
 mod conversions;
 mod evidence;
 mod guest;
+mod judge;
 pub mod kernel_log;
 mod redact;
 pub mod results;
+mod signed;
 mod surroundings;
 
 use std::io;

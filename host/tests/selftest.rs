@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use attest::snp::{Anchors, CertificateTable, Product, verify};
-use attest::{Anchor, UnixTime};
+use attest::UnixTime;
+use attest::snp::{Anchor, Anchors, CertificateTable, Product, verify};
 use bed::{Bed, FREE, NOT_BUILT, change, pages, report};
 use gmem::ledger::Owner;
 use gmem::{ByteLen, Gpa, layout};

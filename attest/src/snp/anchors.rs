@@ -1,80 +1,77 @@
 //! The roots of trust that reports may rest on.
 //!
-//! Owns AMD's roots, which are part of this crate (`roots/amd`), and roots for tests, which are only there if the
-//! caller gives them. An anchor is a whole certificate: its key decides, never its name, and never that it signed
-//! itself. Law no-silent-trust: what came along with a report is no anchor.
+//! Owns AMD's roots, which are part of this crate (`roots/amd`), and that one for tests is another value. Law
+//! no-silent-trust: a software root of trust can never pass for hardware.
 
-use alloc::vec::Vec;
+use core::fmt;
 
 use super::Product;
-use crate::anchor::Anchor;
-use crate::x509::{Certificate, CertificateError};
+use crate::anchors::AnchorError;
 
-/// Roots that may be relied on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchors(Vec<Root>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Root {
-    anchor: Anchor,
-    certificate: Vec<u8>,
+/// The root of trust that a report rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Anchor {
+    /// AMD's root of this product, which is part of this crate.
+    Amd(Product),
+    /// A root of somebody's, for tests, that the caller named for a platform like this product. No hardware vouches for
+    /// anything.
+    Test(Product),
 }
 
-/// Why a certificate is no root.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AnchorError {
-    /// No certificate.
-    #[error("the test root is no certificate of an authority: {0}")]
-    Certificate(#[from] CertificateError),
-    /// It did not sign itself, so it is no root.
-    #[error("the test root is not signed by itself: {0}")]
-    NotSelfSigned(CertificateError),
+/// Roots that may be relied on.
+pub type Anchors = crate::anchors::Anchors<Anchor>;
+
+impl Anchor {
+    /// Whether hardware vouches for the evidence.
+    #[must_use]
+    pub const fn is_hardware(self) -> bool {
+        match self {
+            Self::Amd(_) => true,
+            Self::Test(_) => false,
+        }
+    }
+
+    /// The product whose root it is, or for which it stands.
+    #[must_use]
+    pub const fn product(self) -> Product {
+        match self {
+            Self::Amd(product) | Self::Test(product) => product,
+        }
+    }
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Amd(product) => write!(f, "AMD's root of {product}"),
+            Self::Test(product) => write!(f, "a TEST root in place of {product}'s"),
+        }
+    }
 }
 
 impl Anchors {
-    /// No roots at all: nothing can be verified.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-
     /// AMD's roots of every product.
     #[must_use]
     pub fn amd() -> Self {
-        Self(Product::ALL.map(Self::amd_root).into())
+        Self::embedded(Product::ALL.map(|product| (Anchor::Amd(product), root(product))))
     }
 
     /// AMD's root of one product.
     #[must_use]
     pub fn amd_of(product: Product) -> Self {
-        Self([Self::amd_root(product)].into())
+        Self::embedded([(Anchor::Amd(product), root(product))])
     }
 
     /// These, and a root for tests in place of this product's. What rests on it is [`Anchor::Test`] for ever.
-    pub fn with_test_root(mut self, product: Product, certificate: &[u8]) -> Result<Self, AnchorError> {
-        let parsed = Certificate::parse(certificate)?;
-        parsed.authority()?;
-        parsed.is_signed_by(&parsed).map_err(AnchorError::NotSelfSigned)?;
-        self.0.push(Root { anchor: Anchor::Test(product), certificate: certificate.into() });
-        Ok(self)
+    pub fn with_test_root(self, product: Product, certificate: &[u8]) -> Result<Self, AnchorError> {
+        self.with_test(Anchor::Test(product), certificate, Product::ALL.map(root))
     }
+}
 
-    fn amd_root(product: Product) -> Root {
-        let certificate: &[u8] = match product {
-            Product::Milan => include_bytes!("../../roots/amd/ark-milan.der"),
-            Product::Genoa => include_bytes!("../../roots/amd/ark-genoa.der"),
-            Product::Turin => include_bytes!("../../roots/amd/ark-turin.der"),
-        };
-        Root { anchor: Anchor::Amd(product), certificate: certificate.into() }
-    }
-
-    /// Whom each stands for.
-    pub fn iter(&self) -> impl Iterator<Item = Anchor> {
-        self.0.iter().map(|root| root.anchor)
-    }
-
-    /// Each with its certificate. That the embedded ones can be read, a test says.
-    pub(crate) fn certificates(&self) -> impl Iterator<Item = (Anchor, Certificate<'_>)> {
-        self.0.iter().filter_map(|root| Some((root.anchor, Certificate::parse(&root.certificate).ok()?)))
+fn root(product: Product) -> &'static [u8] {
+    match product {
+        Product::Milan => include_bytes!("../../roots/amd/ark-milan.der"),
+        Product::Genoa => include_bytes!("../../roots/amd/ark-genoa.der"),
+        Product::Turin => include_bytes!("../../roots/amd/ark-turin.der"),
     }
 }

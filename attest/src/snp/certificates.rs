@@ -91,6 +91,8 @@ pub struct Endorsements<'a> {
     pub intermediate: Option<&'a [u8]>,
     /// The root that came along. It vouches for nothing, but must not be another one.
     pub ark: Option<&'a [u8]>,
+    /// A list of revoked certificates, signed by the root.
+    pub crl: Option<&'a [u8]>,
 }
 
 impl<'a> CertificateTable<'a> {
@@ -158,6 +160,7 @@ impl<'a> CertificateTable<'a> {
             vlek: self.get(Kind::Vlek),
             intermediate: self.get(Kind::Intermediate),
             ark: self.get(Kind::Ark),
+            crl: self.get(Kind::Crl),
         }
     }
 }
@@ -227,8 +230,8 @@ mod tests {
         for (number, kind) in (1..).zip(kinds) {
             assert_eq!(table.get(kind), Some(&[number][..]), "{kind}");
         }
-        let [vlek, intermediate, ark, vcek] = [&[2][..], &[3], &[5], &[6]].map(Some);
-        assert_eq!(table.endorsements(), Endorsements { vcek, vlek, intermediate, ark });
+        let [crl, vlek, intermediate, ark, vcek] = [&[1][..], &[2], &[3], &[5], &[6]].map(Some);
+        assert_eq!(table.endorsements(), Endorsements { vcek, vlek, intermediate, ark, crl });
         assert_eq!(Kind::Other(VCEK).to_string(), "certificate 63da758de6644564adc5f4b93be8accd");
     }
 

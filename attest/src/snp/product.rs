@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// A generation of EPYC. Each has a root of trust of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Product {
     /// Zen 3.
     Milan,

@@ -114,6 +114,10 @@ pub struct Mitigations {
 #[derive(Clone, Copy)]
 pub struct Report<'a>(&'a Layout);
 
+impl crate::Evidence for Report<'_> {
+    type Anchor = super::Anchor;
+}
+
 impl<'a> Report<'a> {
     /// Reads a report.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ReportError> {
@@ -396,6 +400,15 @@ impl fmt::Display for FirmwareVersion {
 impl fmt::Display for Processor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "family {:#x}, model {:#x}, stepping {}", self.family, self.model, self.stepping)
+    }
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vmpl(level) => write!(f, "the guest, at VMPL {level}"),
+            Self::Host => f.write_str("the host"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! looked at because something before is missing is skipped, which is no better. Does not own what a guest should be
 //! like: a report that is verified may be of a guest that its host can debug.
 //!
-//! Not checked yet, and said so in each verdict: whether a certificate was revoked.
+//! Whether a certificate was revoked is checked if there is a list of those that were; each verdict says if there was none.
 //!
 //! Specifications: AMD 57230 for the chain; 56860, "ATTESTATION_REPORT", for what a report says of its key.
 
@@ -18,27 +18,35 @@ use p384::ecdsa::{Signature, VerifyingKey};
 
 use super::report::SigningKey;
 use super::vek::{self, Part};
-use super::{Anchors, Endorsements, PackedTcb, Product, Report, Tcb};
-use crate::anchor::{Anchor, Rejected, Verified};
-use crate::check::{CheckId, Checks};
+use super::{Anchor, Anchors, Endorsements, PackedTcb, Product, Report, Tcb};
+use crate::check::{CheckId, Checks, Fault};
 use crate::hex::Hex;
 use crate::time::UnixTime;
+use crate::verified::{Rejected, Verified};
+use crate::x509::crl::Crl;
 use crate::x509::{Certificate, CertificateError};
 
 const REPORT_FORM: CheckId = CheckId::required("report.form", "the report");
 const REPORT_KEY: CheckId = CheckId::required("report.key", "the key that the report says signed it");
 const ROOT: CheckId = CheckId::required("chain.root", "the root that the chain names");
-const ROOT_VALIDITY: CheckId = CheckId::required("chain.root.validity", "the root's validity");
+const ROOT_VALIDITY: CheckId =
+    CheckId::required("chain.root.validity", "the root's validity").failing_as(Fault::Collateral);
 const ARK: CheckId = CheckId::where_possible("chain.ark", "the root that came along");
 const INTERMEDIATE: CheckId = CheckId::required("chain.intermediate", "the intermediate certificate");
 const INTERMEDIATE_SIGNER: CheckId =
     CheckId::required("chain.intermediate.signature", "the intermediate certificate's signature");
 const INTERMEDIATE_VALIDITY: CheckId =
-    CheckId::required("chain.intermediate.validity", "the intermediate certificate's validity");
-const REVOCATION: CheckId = CheckId::where_possible("chain.revocation", "revocation");
+    CheckId::required("chain.intermediate.validity", "the intermediate certificate's validity")
+        .failing_as(Fault::Collateral);
+const LIST: CheckId = CheckId::where_possible("chain.revocation.list", "the list of revoked certificates");
+const LIST_VALIDITY: CheckId =
+    CheckId::where_possible("chain.revocation.validity", "the validity of the list of revoked certificates")
+        .failing_as(Fault::Collateral);
+const REVOCATION: CheckId = CheckId::where_possible("chain.revocation", "revocation").failing_as(Fault::Revoked);
 const KEY: CheckId = CheckId::required("key.certificate", "the signing key's certificate");
 const KEY_SIGNER: CheckId = CheckId::required("key.signature", "the signature of the signing key's certificate");
-const KEY_VALIDITY: CheckId = CheckId::required("key.validity", "the validity of the signing key's certificate");
+const KEY_VALIDITY: CheckId =
+    CheckId::required("key.validity", "the validity of the signing key's certificate").failing_as(Fault::Collateral);
 const KEY_PRODUCT: CheckId = CheckId::required("key.product", "the signing key's product");
 const KEY_CHIP: CheckId = CheckId::where_possible("key.chip", "the signing key's chip");
 const SIGNATURE: CheckId = CheckId::required("report.signature", "the report's signature");
@@ -98,8 +106,8 @@ pub fn verify<'r>(
     let key = judge.read(KEY, certificate, judge.key_wanted());
     judge.key(key.as_ref(), intermediate.as_ref(), anchor);
     judge.signature(&report, key.as_ref());
-    judge.platform(&report, key.as_ref(), anchor.and_then(Anchor::product));
-    judge.checks.skip(REVOCATION, "lists of revoked certificates are not read yet");
+    judge.platform(&report, key.as_ref(), anchor.map(Anchor::product));
+    judge.revocation(endorsements.crl, intermediate.as_ref(), root.as_ref());
     Verified::judge(report, anchor, judge.checks)
 }
 
@@ -121,13 +129,55 @@ impl Judge {
 
     /// A certificate; if there is none, that is noted as a failure of this check.
     fn read<'a>(&mut self, id: CheckId, der: Option<&'a [u8]>, wanted: &str) -> Option<Certificate<'a>> {
-        let why = match der.map(Certificate::parse) {
+        match der.map(Certificate::parse) {
             Some(Ok(certificate)) => return Some(certificate),
-            Some(Err(error)) => error.to_string(),
-            None => "missing".into(),
-        };
-        self.checks.add(id, wanted, Err::<String, _>(why));
+            Some(Err(error)) => self.checks.add(id, wanted, Err::<String, _>(error)),
+            None => self.checks.missing(id, wanted),
+        }
         None
+    }
+
+    /// Whether the root has revoked the intermediate certificate. Its list says nothing of keys' certificates, which have
+    /// another issuer: the same number there is another certificate's.
+    fn revocation(
+        &mut self,
+        list: Option<&[u8]>,
+        intermediate: Option<&Certificate<'_>>,
+        root: Option<&(Anchor, Certificate<'_>)>,
+    ) {
+        let all = [LIST, LIST_VALIDITY, REVOCATION].into_iter();
+        let Some(list) = list else {
+            return self.skip_all(all, "there is no list of revoked certificates");
+        };
+        let (Some(intermediate), Some((anchor, root))) = (intermediate, root) else {
+            return self.skip_all(all, "whose list it must be depends on the root");
+        };
+        let wanted = format!("one that {anchor} signed");
+        let list = match Crl::parse(list) {
+            Ok(list) => list,
+            Err(error) => {
+                self.checks.add(LIST, wanted, Err::<String, _>(error));
+                return self.skip_all(all.skip(1), "there is no list that can be read");
+            }
+        };
+        let found = match list.is_signed_by(root) {
+            _ if list.issuer() != root.subject() => Err(format!("one of {}", list.issuer())),
+            Ok(()) => Ok(list.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let is_roots = found.is_ok();
+        self.checks.add(LIST, wanted, found);
+        if !is_roots {
+            return self.skip_all(all.skip(1), "the list is not the root's");
+        }
+        self.span(LIST_VALIDITY, list.validity());
+        let found = if list.has(intermediate) {
+            let number = Hex(intermediate.serial().as_bytes());
+            Err(format!("the intermediate certificate is on the list, by its number {number}"))
+        } else {
+            Ok("the intermediate certificate is not on the list".to_string())
+        };
+        self.checks.add(REVOCATION, "that the root has not revoked the intermediate certificate", found);
     }
 
     /// The trusted root that is named as the intermediate's issuer. Of several with that name, the one that signed.
@@ -182,14 +232,13 @@ impl Judge {
             self.checks.skip(INTERMEDIATE_SIGNER, "there is no intermediate certificate");
             return self.checks.skip(INTERMEDIATE_VALIDITY, "there is no intermediate certificate");
         };
-        let of_amd = root.and_then(|(anchor, root)| Some((anchor, root, anchor.product()?)));
-        let Some((anchor, root, product)) = of_amd else {
+        let Some((anchor, root)) = root else {
             self.checks.skip(INTERMEDIATE, "which name it must have depends on the root");
             self.checks.skip(INTERMEDIATE_SIGNER, "there is no root");
             return self.validity(INTERMEDIATE_VALIDITY, certificate);
         };
         let infix = if self.kind == SigningKey::Vlek { "VLEK-" } else { "" };
-        let wanted = format!("SEV-{infix}{product}");
+        let wanted = format!("SEV-{infix}{}", anchor.product());
         let name = plain_name(certificate, Some(*anchor));
         let found = match certificate.authority() {
             Ok(()) if name == wanted => Ok(name),
@@ -334,7 +383,10 @@ impl Judge {
     }
 
     fn validity(&mut self, id: CheckId, certificate: &Certificate<'_>) {
-        let (from, to) = certificate.validity();
+        self.span(id, certificate.validity());
+    }
+
+    fn span(&mut self, id: CheckId, (from, to): (UnixTime, UnixTime)) {
         let span = format!("{from} to {to}");
         let found = if from <= self.now && self.now <= to { Ok(span) } else { Err(span) };
         self.checks.add(id, format!("one that includes {}", self.now), found);

@@ -1,72 +1,55 @@
 //! The roots of trust that quotes may rest on.
 //!
-//! Owns Intel's root, which is part of this crate (`roots/intel`), and roots for tests, which are only there if the
-//! caller gives them. An anchor is a whole certificate: its key decides, never its name, and never that it signed
-//! itself. Law no-silent-trust: what came along with a quote or with collateral is no anchor.
+//! Owns Intel's root, which is part of this crate (`roots/intel`), and that one for tests is another value. Law
+//! no-silent-trust: a software root of trust can never pass for hardware.
 
-use alloc::vec::Vec;
+use core::fmt;
 
-use crate::anchor::Anchor;
-use crate::x509::{Certificate, CertificateError};
+use crate::anchors::AnchorError;
 
 const INTEL: &[u8] = include_bytes!("../../roots/intel/sgx-root-ca.der");
 
-/// Roots that may be relied on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchors(Vec<Root>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Root {
-    anchor: Anchor,
-    certificate: Vec<u8>,
+/// The root of trust that a quote rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Anchor {
+    /// Intel's root, which is part of this crate.
+    Intel,
+    /// A root of somebody's, for tests, that the caller named in place of Intel's. No hardware vouches for anything.
+    Test,
 }
 
-/// Why a certificate is no root.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AnchorError {
-    /// No certificate.
-    #[error("the test root is no certificate of an authority: {0}")]
-    Certificate(#[from] CertificateError),
-    /// It did not sign itself, so it is no root.
-    #[error("the test root is not signed by itself: {0}")]
-    NotSelfSigned(CertificateError),
-    /// It is Intel's, and nothing that rests on it is a test's.
-    #[error("the test root is Intel's own")]
-    Intel,
+/// Roots that may be relied on.
+pub type Anchors = crate::anchors::Anchors<Anchor>;
+
+impl Anchor {
+    /// Whether hardware vouches for the evidence.
+    #[must_use]
+    pub const fn is_hardware(self) -> bool {
+        match self {
+            Self::Intel => true,
+            Self::Test => false,
+        }
+    }
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intel => f.write_str("Intel's root"),
+            Self::Test => f.write_str("a TEST root in place of Intel's"),
+        }
+    }
 }
 
 impl Anchors {
-    /// No roots at all: nothing can be verified.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-
     /// Intel's root.
     #[must_use]
     pub fn intel() -> Self {
-        Self([Root { anchor: Anchor::Intel, certificate: INTEL.into() }].into())
+        Self::embedded([(Anchor::Intel, INTEL)])
     }
 
-    /// These, and a root for tests in place of Intel's. What rests on it is [`Anchor::TestTdx`] for ever.
-    pub fn with_test_root(mut self, certificate: &[u8]) -> Result<Self, AnchorError> {
-        let parsed = Certificate::parse(certificate)?;
-        parsed.authority()?;
-        parsed.is_signed_by(&parsed).map_err(AnchorError::NotSelfSigned)?;
-        if Certificate::parse(INTEL)?.key() == parsed.key() {
-            return Err(AnchorError::Intel);
-        }
-        self.0.push(Root { anchor: Anchor::TestTdx, certificate: certificate.into() });
-        Ok(self)
-    }
-
-    /// Whom each stands for.
-    pub fn iter(&self) -> impl Iterator<Item = Anchor> {
-        self.0.iter().map(|root| root.anchor)
-    }
-
-    /// Each with its certificate. That the embedded one can be read, a test says.
-    pub(crate) fn certificates(&self) -> impl Iterator<Item = (Anchor, Certificate<'_>)> {
-        self.0.iter().filter_map(|root| Some((root.anchor, Certificate::parse(&root.certificate).ok()?)))
+    /// These, and a root for tests in place of Intel's. What rests on it is [`Anchor::Test`] for ever.
+    pub fn with_test_root(self, certificate: &[u8]) -> Result<Self, AnchorError> {
+        self.with_test(Anchor::Test, certificate, [INTEL])
     }
 }

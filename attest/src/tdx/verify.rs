@@ -21,11 +21,11 @@ use p256::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 use super::pck::Pck;
-use super::{Anchors, Collateral, Quote, TcbStatus};
+use super::{Anchor, Anchors, Collateral, Quote, TcbStatus};
 use crate::UnixTime;
-use crate::anchor::{Rejected, Verified};
 use crate::check::{CheckId, Checks};
 use crate::hex::Hex;
+use crate::verified::{Evidence, Rejected, Verified};
 use crate::x509::Certificate;
 
 use chain::Chain;
@@ -46,6 +46,10 @@ const PCK: CheckId = CheckId::required("key.platform", "the platform that the ke
 pub struct Endorsed<'q> {
     quote: Quote<'q>,
     platform: Platform,
+}
+
+impl Evidence for Endorsed<'_> {
+    type Anchor = Anchor;
 }
 
 impl<'q> Endorsed<'q> {

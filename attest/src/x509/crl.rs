@@ -4,14 +4,20 @@
 //! issuer, or for a part of what its issuer issued, is not read: it would seem to say more than it does. Does not own
 //! which list a certificate must not be on. Specification: RFC 5280, section 5.
 
+use alloc::string::ToString as _;
+use core::fmt;
+
 use der::Decode as _;
-use der::asn1::ObjectIdentifier;
+use der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::crl::TbsCertList;
 use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 
 use super::{Certificate, CertificateError, Signed, moment};
 use crate::UnixTime;
+use crate::hex::Hex;
+
+const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
 
 /// Delta CRL indicator and issuing distribution point: lists that are not whole.
 const PARTIAL: [ObjectIdentifier; 2] =
@@ -78,6 +84,21 @@ impl<'a> Crl<'a> {
     /// Whether this certificate, if the list's issuer issued it, was revoked.
     pub(crate) fn has(&self, certificate: &Certificate<'_>) -> bool {
         self.fields.revoked_certificates.iter().flatten().any(|entry| entry.serial_number == *certificate.serial())
+    }
+}
+
+impl fmt::Display for Crl<'_> {
+    /// Which of its issuer's lists it is, and how long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let extensions = self.fields.crl_extensions.iter().flatten();
+        let number = extensions.filter(|extension| extension.extn_id == CRL_NUMBER).find_map(|extension| {
+            UintRef::from_der(extension.extn_value.as_bytes()).ok().map(|it| Hex(it.as_bytes()).to_string())
+        });
+        let revoked = self.fields.revoked_certificates.as_ref().map_or(0, alloc::vec::Vec::len);
+        match number {
+            Some(number) => write!(f, "its list 0x{number} of {revoked}"),
+            None => write!(f, "its list of {revoked}"),
+        }
     }
 }
 

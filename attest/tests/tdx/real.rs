@@ -1,8 +1,9 @@
 //! Quotes of real platforms, with what Intel published about these: what others say of them is what we say.
 //! Moments are pinned.
 
+use attest::UnixTime;
+use attest::tdx::Anchor;
 use attest::tdx::{Anchors, Collateral, Quote, TcbStatus, verify};
-use attest::{Anchor, UnixTime};
 
 use crate::evidence::{Evidence, failed, moment, vector};
 

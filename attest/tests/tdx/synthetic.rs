@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use attest::Anchor;
+use attest::tdx::Anchor;
 use attest::tdx::Anchors;
 use serde::Deserialize;
 
@@ -80,7 +80,7 @@ fn verdicts_are_those_of_who_made_the_evidence_and_for_their_reasons() {
         let verdict = evidence.verdict();
         if let Some(status) = case.status() {
             let verified = verdict.unwrap();
-            assert_eq!(verified.anchor(), Anchor::TestTdx, "{}", case.name);
+            assert_eq!(verified.anchor(), Anchor::Test, "{}", case.name);
             assert!(!verified.anchor().is_hardware());
             assert_eq!(verified.evidence().platform().status.name(), status, "{}", case.name);
         } else {

@@ -77,17 +77,19 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, FileError> {
 }
 
 fn invalid(text: &str, path: &Path, error: &toml::de::Error) -> FileError {
+    let (line, key, message) = toml_place(text, error);
+    FileError::Invalid { path: path.to_owned(), line, key, message }
+}
+
+/// Where a file is wrong: the line, from 1, the key on it, and what is wrong.
+pub(crate) fn toml_place(text: &str, error: &toml::de::Error) -> (usize, Option<String>, String) {
     let start = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let this_line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");
     let key = this_line.split_once('=').map(|(key, _)| key.trim().trim_matches('"').to_owned());
-    FileError::Invalid {
-        path: path.to_owned(),
-        line: before.matches('\n').count() + 1,
-        key: key.filter(|key| !key.is_empty()),
-        message: error.message().trim().replace('\n', ", "),
-    }
+    let message = error.message().trim().replace('\n', ", ");
+    (before.matches('\n').count() + 1, key.filter(|key| !key.is_empty()), message)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// All of it. Pipes have their place here: a key needs not be in a file.
-    pub(super) fn read(&self, what: &'static str, most: u64) -> Result<Vec<u8>, IdBlockError> {
+    pub(crate) fn read(&self, what: &'static str, most: u64) -> Result<Vec<u8>, IdBlockError> {
         let mut bytes = Vec::new();
         match self {
             Self::Stdin => {
@@ -134,10 +134,25 @@ impl DigestSource {
         let text = String::from_utf8_lossy(&bytes);
         // Without `--json` the digest is printed as it is.
         if !text.trim_start().starts_with('{') {
-            let digest = text.trim().parse();
-            return alone(digest.map_err(|source| IdBlockError::Digest { from: from.clone(), source })?);
+            return alone(parsed(from, &text)?);
         }
         choose(from, &text, vcpus)
+    }
+
+    /// Every digest there is; of several, those for so many vCPUs if that is said.
+    pub fn read_all(&self, vcpus: Option<u32>) -> Result<Vec<Digest>, IdBlockError> {
+        match (vcpus, self) {
+            (None, Self::Measured(from)) => {
+                let bytes = from.read("launch-digest", JSON_MAX)?;
+                let text = String::from_utf8_lossy(&bytes);
+                if !text.trim_start().starts_with('{') {
+                    return Ok(vec![parsed(from, &text)?]);
+                }
+                let measured = measured(from, &text)?;
+                measured.digests.iter().map(|digest| digest_of(from, digest)).collect()
+            }
+            _ => Ok(vec![self.read(vcpus)?]),
+        }
     }
 }
 
@@ -147,25 +162,34 @@ struct Measured {
     digests: Vec<DigestFor>,
 }
 
-fn choose(from: &Source, json: &str, vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
-    let from = || from.clone();
+/// A digest alone.
+fn parsed(from: &Source, text: &str) -> Result<Digest, IdBlockError> {
+    text.trim().parse().map_err(|source| IdBlockError::Digest { from: from.clone(), source })
+}
+
+/// At least one digest.
+fn measured(from: &Source, json: &str) -> Result<Measured, IdBlockError> {
     let measured: Measured =
-        serde_json::from_str(json).map_err(|source| IdBlockError::Json { from: from(), source })?;
-    if measured.digests.is_empty() {
-        return Err(IdBlockError::None(from()));
-    }
+        serde_json::from_str(json).map_err(|source| IdBlockError::Json { from: from.clone(), source })?;
+    if measured.digests.is_empty() { Err(IdBlockError::None(from.clone())) } else { Ok(measured) }
+}
+
+fn digest_of(from: &Source, digest: &DigestFor) -> Result<Digest, IdBlockError> {
+    let wrong = |source| IdBlockError::JsonDigest { from: from.clone(), vcpus: digest.vcpus, source };
+    digest.launch_digest.parse().map_err(wrong)
+}
+
+fn choose(from: &Source, json: &str, vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
+    let measured = measured(from, json)?;
     let there = measured.digests.iter().map(|digest| digest.vcpus.to_string()).collect::<Vec<_>>().join(", ");
     let mut fitting: Vec<_> =
         measured.digests.iter().filter(|digest| vcpus.is_none_or(|vcpus| digest.vcpus == vcpus)).collect();
     // The same number may have been asked for twice.
     fitting.dedup();
     match (fitting.as_slice(), vcpus) {
-        ([one], _) => {
-            let wrong = |source| IdBlockError::JsonDigest { from: from(), vcpus: one.vcpus, source };
-            one.launch_digest.parse().map_err(wrong)
-        }
-        ([], Some(wanted)) => Err(IdBlockError::OtherVcpus { from: from(), wanted, there }),
-        _ => Err(IdBlockError::Several { from: from(), there }),
+        ([one], _) => digest_of(from, one),
+        ([], Some(wanted)) => Err(IdBlockError::OtherVcpus { from: from.clone(), wanted, there }),
+        _ => Err(IdBlockError::Several { from: from.clone(), there }),
     }
 }
 

@@ -1,99 +1,35 @@
 //! The cases of a self-test, and what each of them shows.
 //!
-//! Owns their order, and what is expected. On SNP an ID block is a question to the secure processor that needs no help of
-//! the guest's: it launches the guest only if it measured what was predicted, and it must refuse everything else.
+//! Owns their order, and what is looked at. Launches that were signed are the module `signed`'s, what an outcome is worth
+//! `judge`'s.
 
 use std::time::{Duration, Instant};
 
-use gmem::ByteLen;
+use gmem::{ByteLen, PageCount};
 use gmem_kvm::port::Kernel;
-use guest_fw::abi::{EVIDENCE_SNP_REPORT, TERMINATION_NOT_BUILT, TERMINATION_SET};
+use guest_fw::abi::EVIDENCE_SNP_REPORT;
 use snp::digest::Digest;
-use snp::id_block::keys::IdKey;
-use snp::id_block::{IdAuth, IdBlock, ImageIdentity, KeyDigests, SignedBlock};
-use snp::policy::{GuestPolicy, PolicyFlags};
-use snp::status;
+use snp::id_block::KeyDigests;
 
 use super::conversions::{Converted, convert};
 use super::evidence::Expected;
 use super::guest::{self, Kept, Ran};
+use super::judge::{guest_checks, launched, not_launched, teardown};
 use super::results::{CaseResult, Check, Results};
 use super::surroundings::{Surroundings, asids_are_back, memory_is_back};
-use super::{Bed, Plan, SelfTestError, TEARDOWN, no_inputs, single};
+use super::{Bed, Plan, SelfTestError, no_inputs, single};
 use crate::config::inputs::Inputs;
-use crate::config::snp::{HostData, IdBlockCheck};
+use crate::config::snp::HostData;
 use crate::config::{RunConfig, Tee};
-use crate::report::{GuestOutcome, RunReport, Verdict as Evidence};
-use crate::run::{self, RunError};
+use crate::events::{EventLog, TimedEvent};
+use crate::report::{GuestOutcome, RunReport};
+use crate::run;
 use crate::summary::{self, Style};
 
-/// What an ID block with something wrong in it is answered with.
-struct Refused {
-    id: &'static str,
-    about: &'static str,
-    /// Status of the firmware.
-    status: u32,
-    wrong: fn(&mut SignedBlock, &Keys, Digest, GuestPolicy),
-}
-
-const REFUSED: [Refused; 3] = [
-    Refused {
-        id: "other-digest",
-        about: "an ID block that is signed for a digest with one bit changed",
-        status: status::BAD_MEASUREMENT,
-        wrong: |signed, keys, digest, policy| {
-            let mut other = digest;
-            other.0[0] ^= 1;
-            *signed = keys.sign(other, policy);
-        },
-    },
-    Refused {
-        id: "other-policy",
-        about: "an ID block that is signed for another guest policy",
-        status: status::POLICY_FAILURE,
-        wrong: |signed, keys, digest, policy| {
-            let other = GuestPolicy::new(policy.flags() ^ PolicyFlags::SINGLE_SOCKET);
-            *signed = keys.sign(digest, other);
-        },
-    },
-    Refused {
-        id: "forged-id-block",
-        about: "an ID block that was changed after it was signed",
-        status: status::BAD_SIGNATURE,
-        wrong: |signed, _, _, _| signed.block.image_id[0] ^= 1,
-    },
-];
-
-/// A guest's owner, for as long as the self-test takes.
-struct Keys {
-    id: IdKey,
-    author: IdKey,
-}
-
-impl Keys {
-    fn random<K>(bed: &Bed<'_, K>) -> Result<Self, SelfTestError> {
-        let key = || -> Result<IdKey, SelfTestError> {
-            loop {
-                // All but one in 2^190 numbers are keys.
-                if let Some(key) = IdKey::from_scalar(&(bed.random)().map_err(SelfTestError::Random)?) {
-                    return Ok(key);
-                }
-            }
-        };
-        Ok(Self { id: key()?, author: key()? })
-    }
-
-    fn sign(&self, digest: Digest, policy: GuestPolicy) -> SignedBlock {
-        let block = IdBlock::new(digest, policy, ImageIdentity::default());
-        let auth = IdAuth::sign(&block, &self.id, Some(&self.author));
-        SignedBlock { block, auth }
-    }
-}
-
 /// A self-test under way.
-struct Session<'a, 'b, K> {
-    bed: &'a Bed<'b, K>,
-    time_limit: Duration,
+pub(super) struct Session<'a, 'b, K> {
+    pub bed: &'a Bed<'b, K>,
+    pub time_limit: Duration,
     tee: Tee,
     cases: Vec<CaseResult>,
     kept: Vec<Kept>,
@@ -147,14 +83,14 @@ fn guest_with(vcpus: u32) -> String {
 }
 
 /// What came of a guest that was entered.
-struct Entered {
-    checks: Vec<Check>,
+pub(super) struct Entered {
+    pub checks: Vec<Check>,
     digest: Option<Digest>,
 }
 
 impl<K: Kernel> Session<'_, '_, K> {
     /// A case, unless somebody has ended it all. Whatever it does, ASIDs are back after it.
-    fn case(
+    pub(super) fn case(
         &mut self,
         id: &'static str,
         about: String,
@@ -184,7 +120,7 @@ impl<K: Kernel> Session<'_, '_, K> {
     }
 
     /// Launches and enters a guest, and judges all that can be seen of it.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
         kept: &mut Kept,
         config: &RunConfig,
@@ -216,7 +152,7 @@ impl<K: Kernel> Session<'_, '_, K> {
     }
 
     /// The same guest with host data nobody can know beforehand: a report that repeats it is of this very guest.
-    fn fresh(&self, config: &RunConfig) -> Result<RunConfig, SelfTestError> {
+    pub(super) fn fresh(&self, config: &RunConfig) -> Result<RunConfig, SelfTestError> {
         let mut config = config.clone();
         if config.tee == Tee::Snp {
             let random = (self.bed.random)().map_err(SelfTestError::Random)?;
@@ -227,8 +163,9 @@ impl<K: Kernel> Session<'_, '_, K> {
         Ok(config)
     }
 
-    fn note(&mut self, kept: &mut Kept, report: &RunReport, events: Vec<crate::events::TimedEvent>, console: Vec<u8>) {
-        let had = report.memory.private_resident.and_then(gmem::PageCount::bytes).unwrap_or_default();
+    /// Keeps what was seen of a guest.
+    pub(super) fn note(&mut self, kept: &mut Kept, report: &RunReport, events: Vec<TimedEvent>, console: Vec<u8>) {
+        let had = report.memory.private_resident.and_then(PageCount::bytes).unwrap_or_default();
         self.guests_had = ByteLen(self.guests_had.0.saturating_add(had.0));
         kept.summary = summary::render(report, Style::Plain);
         kept.events = events;
@@ -237,64 +174,8 @@ impl<K: Kernel> Session<'_, '_, K> {
         kept.reports = reports.map(|evidence| evidence.bytes.clone()).collect();
     }
 
-    /// What an owner signed is launched, and nothing else is.
-    fn signed(&mut self, config: &RunConfig, digest: Option<Digest>) -> Result<(), SelfTestError> {
-        let keys = Keys::random(self.bed)?;
-        let policy = config.snp.policy;
-        let about = "the same guest with an ID block for its predicted digest".to_owned();
-        self.case("signed", about, |session, kept| {
-            let Some(digest) = digest else { return Ok(vec![no_digest()]) };
-            let signed = keys.sign(digest, policy);
-            let digests = signed.auth.verify(&signed.block).ok();
-            let inputs = Inputs { signed: Some(Box::new(signed)), ..no_inputs() };
-            let Entered { mut checks, .. } = session.enter(kept, config, inputs, digests)?;
-            if let Some(Check { verdict: super::results::Verdict::Passed { .. }, .. }) = checks.first() {
-                let seen = "the secure processor measured what was predicted, and accepted the ID block";
-                checks.insert(1, Check::passed("measured-as-predicted", seen));
-            }
-            Ok(checks)
-        })?;
-        for refused in &REFUSED {
-            self.case(refused.id, refused.about.to_owned(), |session, kept| {
-                let Some(digest) = digest else { return Ok(vec![no_digest()]) };
-                let mut signed = keys.sign(digest, policy);
-                (refused.wrong)(&mut signed, &keys, digest, policy);
-                session.refused(kept, config, signed, refused.status)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// A launch that the firmware must refuse at its end, with this status.
-    fn refused(
-        &mut self,
-        kept: &mut Kept,
-        config: &RunConfig,
-        signed: SignedBlock,
-        status: u32,
-    ) -> Result<Vec<Check>, SelfTestError> {
-        let mut config = self.fresh(config)?;
-        config.snp.id_block_check = IdBlockCheck::ByFirmware;
-        let inputs = Inputs { signed: Some(Box::new(signed)), ..no_inputs() };
-        let ran = match guest::run(self.bed, &config, &inputs, self.time_limit)? {
-            Ok(ran) => ran,
-            Err(error) => return Ok(vec![not_launched(&error)]),
-        };
-        let Ran { report, events, console } = ran;
-        self.note(kept, &report, events, console);
-        let expected = status::of(status).map_or("nothing", |status| status.name);
-        let refused = match (&report.outcome, report.firmware_status) {
-            (GuestOutcome::NotStarted { .. }, Some(found)) if found == status => Check::passed("refused", expected),
-            (GuestOutcome::NotStarted { reason }, _) => {
-                Check::failed("refused", format!("not with {expected}: {reason}"))
-            }
-            _ => Check::failed("refused", format!("the guest was launched; expected was {expected}")),
-        };
-        Ok(vec![refused, teardown(&report)])
-    }
-
     fn conversions(&mut self, kept: &mut Kept, config: &RunConfig) -> Result<Vec<Check>, SelfTestError> {
-        let (config, events) = (self.fresh(config)?, crate::events::EventLog::in_memory());
+        let (config, events) = (self.fresh(config)?, EventLog::in_memory());
         let ram = config.memory;
         let done = run::launch_only(self.bed.kernel, config.tee, &config, &no_inputs(), &events, |vm, vcpus| {
             convert(vm, vcpus.first_mut(), ram)
@@ -355,68 +236,4 @@ impl<K: Kernel> Session<'_, '_, K> {
         let about = "the host after all of them".to_owned();
         self.cases.push(CaseResult { id: "host", about, duration_ms: 0, checks });
     }
-}
-
-fn no_digest() -> Check {
-    Check::not_run("launch", "no digest was predicted")
-}
-
-/// There was no VM.
-fn not_launched(error: &RunError) -> Check {
-    Check::failed("launch", error.to_string())
-}
-
-fn launched(report: &RunReport) -> Check {
-    match &report.outcome {
-        GuestOutcome::NotStarted { reason } => Check::failed("launch", reason.clone()),
-        _ => Check::passed("launch", format!("in {:.1?}", report.timing.launch)),
-    }
-}
-
-/// What the guest says of itself.
-fn guest_checks(report: &RunReport) -> [Check; 2] {
-    const STARTS: &str = "guest-starts";
-    const SELF_TEST: &str = "guest-self-test";
-    match &report.outcome {
-        GuestOutcome::SelfTest { failed_checks: 0 } => {
-            let converted = report.memory.to_shared.pages + report.memory.to_private.pages;
-            [
-                Check::passed(STARTS, "its first code ran"),
-                Check::passed(SELF_TEST, format!("all its checks passed; it had {converted} pages converted")),
-            ]
-        }
-        GuestOutcome::SelfTest { failed_checks } => [
-            Check::passed(STARTS, "its first code ran"),
-            Check::failed(SELF_TEST, format!("{failed_checks} of its checks failed; its console says which")),
-        ],
-        GuestOutcome::Terminated { set: TERMINATION_SET, code: TERMINATION_NOT_BUILT, reason } => [
-            Check::passed(STARTS, "its first code ran, and asked to be terminated"),
-            Check::not_run(SELF_TEST, reason.clone()),
-        ],
-        other => [
-            Check::failed(STARTS, format!("{other:?}")),
-            Check::not_run(SELF_TEST, "the guest ended before it said anything"),
-        ],
-    }
-}
-
-/// pages-before-key, by the receipt.
-fn teardown(report: &RunReport) -> Check {
-    let receipt = &report.teardown;
-    if receipt.is_clean() {
-        let unknown = receipt.evidence.iter().filter(|evidence| matches!(evidence.verdict, Evidence::Unknown { .. }));
-        let unknown = match unknown.count() {
-            0 => String::new(),
-            count => format!(", {count} of {} pieces of evidence could not be had", receipt.evidence.len()),
-        };
-        return Check::passed(TEARDOWN, format!("clean, in {:.1?}{unknown}", report.timing.teardown));
-    }
-    let steps = receipt.steps.iter().filter_map(|step| Some(format!("{}: {}", step.what, step.error.as_ref()?)));
-    let evidence = receipt.evidence.iter().filter_map(|evidence| match &evidence.verdict {
-        Evidence::Fails { seen } => Some(format!("{}: {seen}", evidence.what)),
-        _ => None,
-    });
-    let debts = receipt.debts.iter().cloned().chain(receipt.doubts.iter().cloned());
-    let all: Vec<_> = steps.chain(evidence).chain(debts).collect();
-    Check::failed(TEARDOWN, all.join("; "))
 }

@@ -8,8 +8,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Judge;
-use crate::anchor::Anchor;
 use crate::check::CheckId;
+use crate::tdx::Anchor;
 use crate::tdx::{Anchors, Collateral, pem};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, CertificateError};

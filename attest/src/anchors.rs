@@ -1,0 +1,69 @@
+//! The roots of trust that evidence may rest on.
+//!
+//! Owns the set of them, and what a root for tests must be. An anchor is a whole certificate: its key decides, never its
+//! name, and never that it signed itself. Law no-silent-trust: what came along with evidence is no anchor. Which roots there
+//! are is each technology's own ([`crate::snp::Anchor`], [`crate::tdx::Anchor`]).
+
+use alloc::vec::Vec;
+
+use crate::x509::{Certificate, CertificateError};
+
+/// Roots that may be relied on, each with whom it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchors<A>(Vec<(A, Vec<u8>)>);
+
+/// Why a certificate is no root.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnchorError {
+    /// No certificate.
+    #[error("the test root is no certificate of an authority: {0}")]
+    Certificate(#[from] CertificateError),
+    /// It did not sign itself, so it is no root.
+    #[error("the test root is not signed by itself: {0}")]
+    NotSelfSigned(CertificateError),
+    /// It is a vendor's, and nothing that rests on it is a test's.
+    #[error("the test root is hardware's own")]
+    Hardware,
+}
+
+impl<A: Copy> Anchors<A> {
+    /// No roots at all: nothing can be verified.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Roots that are part of this crate.
+    pub(crate) fn embedded(roots: impl IntoIterator<Item = (A, &'static [u8])>) -> Self {
+        Self(roots.into_iter().map(|(anchor, certificate)| (anchor, certificate.into())).collect())
+    }
+
+    /// These, and a root for tests. Whatever rests on it rests on `anchor`.
+    pub(crate) fn with_test(
+        mut self,
+        anchor: A,
+        certificate: &[u8],
+        hardware: impl IntoIterator<Item = &'static [u8]>,
+    ) -> Result<Self, AnchorError> {
+        let parsed = Certificate::parse(certificate)?;
+        parsed.authority()?;
+        parsed.is_signed_by(&parsed).map_err(AnchorError::NotSelfSigned)?;
+        for vendors in hardware {
+            if Certificate::parse(vendors)?.key() == parsed.key() {
+                return Err(AnchorError::Hardware);
+            }
+        }
+        self.0.push((anchor, certificate.into()));
+        Ok(self)
+    }
+
+    /// Whom each stands for.
+    pub fn iter(&self) -> impl Iterator<Item = A> {
+        self.0.iter().map(|(anchor, _)| *anchor)
+    }
+
+    /// Each with its certificate. That the embedded ones can be read, a test says.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (A, Certificate<'_>)> {
+        self.0.iter().filter_map(|(anchor, certificate)| Some((*anchor, Certificate::parse(certificate).ok()?)))
+    }
+}
