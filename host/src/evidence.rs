@@ -11,7 +11,6 @@ pub mod verdict;
 use std::time::{SystemTimeError, UNIX_EPOCH};
 
 use attest::anchors::AnchorError;
-use attest::anchors::AnchorError;
 use attest::check::Fault;
 use attest::snp::certificates::TableError;
 use attest::snp::{
