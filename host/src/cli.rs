@@ -249,7 +249,7 @@ pub enum CliError {
     #[error("memory: {0}")]
     Memory(#[from] ValueError),
     /// A bundle.
-    #[error("bundle {0}")]
+    #[error("{}", .0.of("bundle"))]
     Bundle(OutputError),
     /// KVM, although it was there a moment ago.
     #[error(transparent)]

@@ -151,7 +151,7 @@ pub enum IdBlockError {
     #[error("out - and json: standard output is one of them only")]
     OneOutput,
     /// The output.
-    #[error("out {0}")]
+    #[error("{}", .0.of("out"))]
     Output(#[from] OutputError),
 }
 

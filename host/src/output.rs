@@ -18,7 +18,7 @@ pub enum Output {
     File(PathBuf),
 }
 
-/// Why something cannot be written. The setting that names it comes first.
+/// Why something cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// It is what it would be made from.
@@ -47,8 +47,18 @@ pub enum OutputError {
     #[error("- is a terminal, and binary is not for one; --format base64 is, or give --out a file")]
     Terminal,
     /// Standard output.
-    #[error("-: standard output cannot be written: {0}")]
+    #[error("standard output cannot be written: {0}")]
     Stdout(io::Error),
+}
+
+impl OutputError {
+    /// The same, said of the setting that names the output.
+    pub fn of(&self, setting: &str) -> String {
+        match self {
+            Self::Stdout(_) => self.to_string(),
+            _ => format!("{setting} {self}"),
+        }
+    }
 }
 
 impl From<OsString> for Output {
