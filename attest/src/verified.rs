@@ -35,7 +35,8 @@ impl<T: Evidence> Verified<T> {
         &self.evidence
     }
 
-    /// What it rests on. Who cares for hardware must look: [`Anchor::is_hardware`].
+    /// What it rests on. Who cares for hardware must look: [`snp::Anchor::is_hardware`](crate::snp::Anchor::is_hardware),
+    /// [`tdx::Anchor::is_hardware`](crate::tdx::Anchor::is_hardware).
     pub const fn anchor(&self) -> T::Anchor {
         self.anchor
     }
