@@ -26,8 +26,7 @@ use std::time::Duration;
 use gmem::ByteLen;
 use gmem_kvm::port::Kernel;
 
-use crate::config::inputs::Inputs;
-use crate::config::{ConfigError, RunConfig, Settings, Tee};
+use crate::config::{ConfigError, RunConfig, Settings};
 use crate::stop::StopSignal;
 use results::Results;
 
@@ -53,9 +52,8 @@ pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(300);
 /// What is to be tested.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What keeps guests' memory private; never [`Tee::Auto`].
-    pub tee: Tee,
-    /// The guests: as for a run, with the vCPUs of the case that has several.
+    /// The guests: as for a run, with the vCPUs of the case that has several. What keeps their memory private is named,
+    /// and never `auto`.
     pub settings: Settings,
     /// How often a guest is launched in turn.
     pub launches: u32,
@@ -103,11 +101,6 @@ pub enum SelfTestError {
 pub fn run<K: Kernel>(bed: &Bed<'_, K>, plan: &Plan) -> Result<(Results, Vec<Kept>), SelfTestError> {
     let config = plan.settings.clone().resolve()?.run;
     cases::run(bed, plan, &config)
-}
-
-/// Nothing that a guest of the self-test is made from is a file.
-fn no_inputs() -> Inputs {
-    Inputs::default()
 }
 
 /// The same guest with one vCPU.

@@ -89,7 +89,7 @@ fn plan() -> Plan {
         vcpus: Some(2.try_into().unwrap()),
         ..Settings::default()
     };
-    Plan { tee: Tee::Snp, settings, launches: 3, time_limit: Duration::from_secs(60) }
+    Plan { settings, launches: 3, time_limit: Duration::from_secs(60) }
 }
 
 /// What the platform itself says of its guests.

@@ -172,7 +172,7 @@ fn run(
         progress: &|what| progress.say(what),
         stop: &stop,
     };
-    let found = selftest::run(&bed, &Plan { tee, settings, launches: args.launches, time_limit: DEFAULT_TIME_LIMIT });
+    let found = selftest::run(&bed, &Plan { settings, launches: args.launches, time_limit: DEFAULT_TIME_LIMIT });
     progress.finish();
     Ok(found?)
 }

@@ -19,7 +19,7 @@ use crate::config::values::{Cmdline, MemorySize, VcpuCount};
 use crate::config::{ConfigError, RunConfig, Settings, Tee};
 use crate::firmware;
 use crate::run::RunError;
-use crate::run::predict::SnpLaunches;
+use crate::run::predict::{Predicted, SnpLaunches};
 
 /// What of a run's settings is measured; what is absent has the run's default.
 #[derive(Debug, Clone, Default)]
@@ -51,13 +51,20 @@ pub fn snp(guest: OurGuest, vcpus: &[VcpuCount], details: Details) -> Result<Snp
     let inputs = Inputs::open(&config)?;
     let failed = |error: RunError| MeasureError::from(Box::new(error));
     let launches = SnpLaunches::read(&config, &inputs).map_err(failed)?;
-    let mut digests = Vec::new();
+    let most = vcpus.iter().map(|count| count.get()).max();
+    let (mut digests, mut largest) = (Vec::new(), None);
     for &count in vcpus {
-        let launch_digest = launches.with_vcpus(count).map_err(failed)?.digest.to_string();
-        digests.push(DigestFor { vcpus: count.get(), launch_digest });
+        let Predicted { launch, digest } = launches.with_vcpus(count).map_err(failed)?;
+        digests.push(DigestFor { vcpus: count.get(), launch_digest: digest.to_string() });
+        if Some(count.get()) == most {
+            largest = Some(launch);
+        }
     }
-    let most = vcpus.iter().copied().max_by_key(|count| count.get()).unwrap_or(VcpuCount::ONE);
-    let launch = launches.with_vcpus(most).map_err(failed)?.launch;
+    let launch = match largest {
+        Some(launch) => launch,
+        // Nobody asked for a digest: what else is told is of the least guest.
+        None => launches.with_vcpus(VcpuCount::ONE).map_err(failed)?.launch,
+    };
     let mut pages = Vec::new();
     if details.pages {
         traced(&launch, |step| pages.push(Page::from(step)))?;

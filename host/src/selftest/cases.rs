@@ -17,7 +17,7 @@ use super::guest::{self, Kept, Ran};
 use super::judge::{guest_checks, launched, not_launched, teardown};
 use super::results::{CaseResult, Check, Results};
 use super::surroundings::{Surroundings, asids_are_back, memory_is_back};
-use super::{Bed, Plan, SelfTestError, no_inputs, single};
+use super::{Bed, Plan, SelfTestError, single};
 use crate::config::inputs::Inputs;
 use crate::config::snp::HostData;
 use crate::config::{RunConfig, Tee};
@@ -46,7 +46,7 @@ pub(super) fn run<K: Kernel>(
     let mut session = Session {
         bed,
         time_limit: plan.time_limit,
-        tee: plan.tee,
+        tee: config.tee,
         cases: Vec::new(),
         kept: Vec::new(),
         guests_had: ByteLen(0),
@@ -177,7 +177,7 @@ impl<K: Kernel> Session<'_, '_, K> {
     fn conversions(&mut self, kept: &mut Kept, config: &RunConfig) -> Result<Vec<Check>, SelfTestError> {
         let (config, events) = (self.fresh(config)?, EventLog::in_memory());
         let ram = config.memory;
-        let done = run::launch_only(self.bed.kernel, config.tee, &config, &no_inputs(), &events, |vm, vcpus| {
+        let done = run::launch_only(self.bed.kernel, config.tee, &config, &Inputs::default(), &events, |vm, vcpus| {
             convert(vm, vcpus.first_mut(), ram)
         });
         let (report, converted) = match done {
@@ -203,7 +203,7 @@ impl<K: Kernel> Session<'_, '_, K> {
                 return Ok(vec![Check::not_run("launches", format!("stopped by {by} after {}", number - 1))]);
             }
             (self.bed.progress)(&format!("guest {number} of {launches}"));
-            let ran = match guest::run(self.bed, &self.fresh(config)?, &no_inputs(), self.time_limit)? {
+            let ran = match guest::run(self.bed, &self.fresh(config)?, &Inputs::default(), self.time_limit)? {
                 Ok(ran) => ran,
                 Err(error) => return Ok(vec![not_launched(&error)]),
             };

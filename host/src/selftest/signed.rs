@@ -14,7 +14,7 @@ use super::cases::{Entered, Session};
 use super::guest::{self, Kept, Ran};
 use super::judge::{no_digest, not_launched, teardown};
 use super::results::{Check, Verdict};
-use super::{Bed, SelfTestError, no_inputs};
+use super::{Bed, SelfTestError};
 use crate::config::RunConfig;
 use crate::config::inputs::Inputs;
 use crate::config::snp::IdBlockCheck;
@@ -93,7 +93,7 @@ impl<K: Kernel> Session<'_, '_, K> {
             let Some(digest) = digest else { return Ok(vec![no_digest()]) };
             let signed = keys.sign(digest, policy);
             let digests = signed.auth.verify(&signed.block).ok();
-            let inputs = Inputs { signed: Some(Box::new(signed)), ..no_inputs() };
+            let inputs = Inputs { signed: Some(Box::new(signed)), ..Inputs::default() };
             let Entered { mut checks, .. } = session.enter(kept, config, inputs, digests)?;
             if let Some(Check { verdict: Verdict::Passed { .. }, .. }) = checks.first() {
                 let seen = "the secure processor measured what was predicted, and accepted the ID block";
@@ -122,7 +122,7 @@ impl<K: Kernel> Session<'_, '_, K> {
     ) -> Result<Vec<Check>, SelfTestError> {
         let mut config = self.fresh(config)?;
         config.snp.id_block_check = IdBlockCheck::ByFirmware;
-        let inputs = Inputs { signed: Some(Box::new(signed)), ..no_inputs() };
+        let inputs = Inputs { signed: Some(Box::new(signed)), ..Inputs::default() };
         let ran = match guest::run(self.bed, &config, &inputs, self.time_limit)? {
             Ok(ran) => ran,
             Err(error) => return Ok(vec![not_launched(&error)]),
