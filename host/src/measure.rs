@@ -1,11 +1,12 @@
 //! What a launch will be measured as, before there is one.
 //!
 //! Owns reading an OVMF guest's files and putting the prediction together; `snp` knows how an SNP launch is measured.
-//! [`ours`] predicts what `tenure run` launches, [`trace`] reads a prediction back, [`diff`] finds where two of them
+//! [`ours`] predicts what `tenure run` launches, [`told`] reads what its firmware is told, [`trace`] reads a prediction back, [`diff`] finds where two of them
 //! part.
 
 pub mod diff;
 pub mod ours;
+pub mod told;
 pub mod trace;
 
 use std::fs::File;
@@ -54,7 +55,7 @@ pub struct DirectBoot {
 
 /// Launch digests, and what they are of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SnpPrediction {
+pub struct Prediction {
     /// Who launches it.
     pub vmm: &'static str,
     /// `tenure` if the firmware is ours; there is no such key for others.
@@ -63,10 +64,15 @@ pub struct SnpPrediction {
     /// RAM, if it is measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Its processor.
-    pub vcpu_type: String,
-    /// `SEV_FEATURES`, in hexadecimal.
-    pub guest_features: String,
+    /// Frequency of the TSC, if it is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tsc_khz: Option<u32>,
+    /// Its processor, if it is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_type: Option<String>,
+    /// `SEV_FEATURES`, in hexadecimal, of an SNP guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_features: Option<String>,
     /// SHA-256 of the firmware's image, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware_sha256: Option<String>,
@@ -75,6 +81,9 @@ pub struct SnpPrediction {
     pub pieces: Option<Vec<Piece>>,
     /// One for each number of vCPUs.
     pub digests: Vec<DigestFor>,
+    /// The page of them with what our firmware is told, in hexadecimal, without the zeros it ends in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
     /// Every page with the digest after it, if asked for, with the largest number of vCPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<Vec<Page>>,
@@ -146,6 +155,9 @@ pub enum MeasureError {
     /// Our firmware somewhere else.
     #[error("vmm {0} needs a firmware, an OVMF image: tenure's own firmware is launched by tenure only")]
     NeedsFirmware(&'static str),
+    /// How fast the guest's TSC would be.
+    #[error("tsc-khz must be given where KVM cannot be asked: {0}")]
+    TscUnknown(String),
     /// What `tenure run` would not do.
     #[error("guest-features is {0:#x}, but tenure launches its own firmware with 0x1 only")]
     FeaturesOfOurs(u64),
@@ -170,7 +182,7 @@ pub struct Details {
 }
 
 /// The digests of an OVMF `guest` with each of these numbers of vCPUs.
-pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPrediction, MeasureError> {
+pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<Prediction, MeasureError> {
     let ovmf = ovmf(&guest.firmware)?;
     let hashes = guest.boot.as_ref().map(hashes).transpose()?;
     let regions = regions(&ovmf, guest.vmm, hashes.as_ref())?;
@@ -191,14 +203,16 @@ pub fn snp(guest: &SnpGuest, vcpus: &[u32], details: Details) -> Result<SnpPredi
     if let Some(most) = vcpus.iter().copied().max().filter(|_| details.pages) {
         measured.digest(most, &mut note)?;
     }
-    Ok(SnpPrediction {
+    Ok(Prediction {
         vmm: name_of(guest.vmm),
         firmware: None,
         memory_bytes: None,
-        vcpu_type: guest.cpu.to_string(),
-        guest_features: format!("{:#x}", guest.features.0),
+        tsc_khz: None,
+        vcpu_type: Some(guest.cpu.to_string()),
+        guest_features: Some(format!("{:#x}", guest.features.0)),
         firmware_sha256: details.sha256.then(|| hex::text(&Sha256::digest(ovmf.image.bytes()))),
         pieces: None,
+        parameters: None,
         digests,
         pages: details.pages.then_some(pages),
     })

@@ -13,6 +13,7 @@ mod handed;
 mod launch;
 mod linux;
 mod machine;
+mod measured;
 pub mod predict;
 mod prepare;
 mod report;
@@ -102,6 +103,12 @@ pub enum RunError {
     /// What is launched cannot be, or is not what its owner signed.
     #[error(transparent)]
     Snp(#[from] SnpError),
+    /// The launch of a guest that is only predicted.
+    #[error("plan the launch: {0}")]
+    Planning(#[from] PlanningError),
+    /// A test's root signs what was measured, and nothing could be.
+    #[error("measure the launch: {0}")]
+    Measure(#[from] ::snp::measure::MeasureError),
     /// A firmware that starts where nothing is encrypted is ours.
     #[error("OVMF needs tee snp, but tee is {tee}")]
     OvmfNeedsSnp {
@@ -141,6 +148,8 @@ impl RunError {
             | Self::Layout(_)
             | Self::Firmware(_)
             | Self::Snp(_)
+            | Self::Planning(_)
+            | Self::Measure(_)
             | Self::OvmfNeedsSnp { .. }
             | Self::CmdlineTooLong { .. } => ExitCode::Usage,
             Self::Kernel(_) | Self::Launch(_) => ExitCode::LaunchFailed,

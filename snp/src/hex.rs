@@ -40,6 +40,21 @@ pub fn parse<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     Ok(bytes)
 }
 
+/// Reads at most so many bytes.
+pub fn parse_up_to(text: &str, most: usize) -> Result<Vec<u8>, HexError> {
+    let characters = text.chars().count();
+    if characters > 2 * most || !characters.is_multiple_of(2) {
+        let expected = (characters + 1).min(2 * most);
+        return Err(HexError::Length { characters, expected });
+    }
+    let digit = |(index, character): (usize, char)| {
+        let digit = character.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        digit.ok_or(HexError::Digit { position: index + 1, character })
+    };
+    let digits = text.chars().enumerate().map(digit).collect::<Result<Vec<_>, _>>()?;
+    Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
 /// Writes bytes, in lower case.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
@@ -62,6 +77,7 @@ mod tests {
         assert_eq!(error("123"), "it has 3 characters; 4 hexadecimal digits are wanted");
         assert_eq!(error(""), "it has 0 characters; 4 hexadecimal digits are wanted");
         assert_eq!(error("0x12"), "character 2 of it is 'x', which is no hexadecimal digit");
+        assert_eq!(parse_up_to("123", 9).unwrap_err().to_string(), error("123"));
         assert_eq!(error("12é4"), "character 3 of it is 'é', which is no hexadecimal digit");
     }
 
@@ -70,12 +86,15 @@ mod tests {
         fn what_is_written_is_read(bytes in any::<[u8; 48]>()) {
             prop_assert_eq!(parse(&text(&bytes)), Ok(bytes));
             prop_assert_eq!(parse(&text(&bytes).to_uppercase()), Ok(bytes));
+            prop_assert_eq!(parse_up_to(&text(&bytes), 48), Ok(bytes.to_vec()));
+            prop_assert!(parse_up_to(&text(&bytes), 47).is_err());
         }
 
         /// no-silent-trust: any text is read or refused.
         #[test]
         fn no_silent_trust_any_text(text in "\\PC{0,9}") {
             let _ = parse::<4>(&text);
+            let _ = parse_up_to(&text, 4);
         }
     }
 }

@@ -2,21 +2,25 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use gmem_kvm::kvm::KvmKernel;
+use gmem_kvm::port::{Kernel as _, KernelVm as _, VmType};
+use gmem_kvm::probe::DEV_KVM;
 use serde::Serialize;
 use snp::cpu::CpuModel;
 use snp::vmsa::{SevFeatures, Vmm};
 
 use super::CliError;
+use crate::config::Guise;
 use crate::config::snp::DEFAULT_VCPU_TYPE;
-use crate::config::values::{Cmdline, MemorySize};
+use crate::config::values::{Cmdline, MemorySize, ValueError, VcpuCount};
 use crate::exit::ExitCode;
 use crate::measure::diff::{Comparison, Setting, Side};
-use crate::measure::ours::OurGuest;
+use crate::measure::ours::{OurGuest, TestMode};
 use crate::measure::trace::{Source, Trace, TraceError};
-use crate::measure::{self, Details, DirectBoot, MeasureError, SnpGuest, SnpPrediction};
+use crate::measure::{self, Details, DirectBoot, MeasureError, Prediction, SnpGuest};
 
 /// Most vCPUs Linux can be built for, `KVM_MAX_VCPUS`.
 pub(super) const VCPUS_MAX: i64 = 4096;
@@ -35,6 +39,18 @@ pub enum Measure {
          tenure measure snp --firmware OVMF.amdsev.fd --trace | less"
     ))]
     Snp(Box<MeasureSnpArgs>),
+
+    /// Predicts what a test's root says of a guest in test mode (`tenure run --tee sw --test-root`)
+    ///
+    /// No hardware measures such a guest, and nobody but a test's root signs for it. The digest is made as SNP's is, of
+    /// what the guest's first code believes: what it is told of the machine, the SHA-256 of kernel, RAM disk and command
+    /// line, itself, and the registers it starts with. It depends on the frequency of the host's TSC, which is told to
+    /// the guest: KVM is asked for it, unless --tsc-khz says it.
+    #[command(after_long_help = super::help(
+        "tenure measure sw --kernel bzImage --initrd initrd.img --memory 2G --vcpus 2\n\
+         tenure measure sw --kernel bzImage --initrd initrd.img --tsc-khz 2596100 --trace --json > expected.json"
+    ))]
+    Sw(Box<MeasureSwArgs>),
 
     /// Finds the page at which two predictions part
     ///
@@ -105,6 +121,47 @@ pub struct MeasureSnpArgs {
     pub json: bool,
 }
 
+/// Arguments of `tenure measure sw`.
+#[derive(Debug, Args)]
+pub struct MeasureSwArgs {
+    /// A kernel for the firmware to start; without one it runs its self-test
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// The kernel's initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// The kernel's command line, or the self-test's options [default: as for `tenure run`]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// The guest's RAM, as for `tenure run` [default: 512M]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<MemorySize>,
+
+    /// Numbers of vCPUs, 1 to 255 each; there is a digest for each
+    #[arg(long, value_name = "N,N…", default_value = "1", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
+    pub vcpus: Vec<u32>,
+
+    /// What the guest is told to be, as for `tenure run`: the platform's part of the command line depends on it
+    #[arg(long, value_name = "GUISE")]
+    pub guise: Option<Guise>,
+
+    /// Frequency of the guest's TSC in kHz [default: this host's, as KVM says it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tsc_khz: Option<u32>,
+
+    /// Shows every page and the digest after it
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Prints everything as JSON; its keys do not change
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `tenure measure diff`.
 #[derive(Debug, Args)]
 pub struct MeasureDiffArgs {
@@ -146,20 +203,25 @@ fn features(text: &str) -> Result<SevFeatures, String> {
 
 pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
     match what {
-        Measure::Snp(args) => snp(*args),
+        Measure::Snp(args) => {
+            let in_json = args.json;
+            print(&predict(*args)?, in_json)
+        }
+        Measure::Sw(args) => {
+            let in_json = args.json;
+            print(&sw(*args)?, in_json)
+        }
         Measure::Diff(args) => diff(&args),
     }
 }
 
-fn snp(args: MeasureSnpArgs) -> Result<ExitCode, CliError> {
-    let in_json = args.json;
-    let prediction = predict(args)?;
-    let text = if in_json { json(&prediction)? } else { in_words(&prediction) };
+fn print(prediction: &Prediction, in_json: bool) -> Result<ExitCode, CliError> {
+    let text = if in_json { json(prediction)? } else { in_words(prediction) };
     io::stdout().write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(ExitCode::Success)
 }
 
-fn predict(args: MeasureSnpArgs) -> Result<SnpPrediction, MeasureError> {
+fn predict(args: MeasureSnpArgs) -> Result<Prediction, MeasureError> {
     let details = Details { sha256: args.json, pages: args.trace };
     let vmm = match args.vmm {
         MeasureVmm::Tenure | MeasureVmm::Qemu => Vmm::Qemu,
@@ -173,22 +235,44 @@ fn predict(args: MeasureSnpArgs) -> Result<SnpPrediction, MeasureError> {
     }
 }
 
-fn ours(args: MeasureSnpArgs, details: Details) -> Result<SnpPrediction, MeasureError> {
+fn ours(args: MeasureSnpArgs, details: Details) -> Result<Prediction, MeasureError> {
     if args.guest_features != SevFeatures::SNP {
         return Err(MeasureError::FeaturesOfOurs(args.guest_features.0));
     }
-    let vcpus = args.vcpus.iter().map(|&vcpus| i64::from(vcpus).try_into()).collect::<Result<Vec<_>, _>>()?;
     let guest = OurGuest {
         kernel: args.kernel,
         initrd: args.initrd,
         cmdline: args.cmdline.map(Cmdline::try_from).transpose()?,
         memory: args.memory,
-        cpu: Some(args.vcpu_type),
     };
-    measure::ours::snp(guest, &vcpus, details)
+    measure::ours::snp(guest, Some(args.vcpu_type), &counts(&args.vcpus)?, details)
 }
 
-fn ovmf(args: MeasureSnpArgs, firmware: PathBuf, vmm: Vmm, details: Details) -> Result<SnpPrediction, MeasureError> {
+fn sw(args: MeasureSwArgs) -> Result<Prediction, MeasureError> {
+    let details = Details { sha256: args.json, pages: args.trace };
+    let guest = OurGuest {
+        kernel: args.kernel,
+        initrd: args.initrd,
+        cmdline: args.cmdline.map(Cmdline::try_from).transpose()?,
+        memory: args.memory,
+    };
+    let tsc_khz = args.tsc_khz.map_or_else(host_tsc_khz, Ok)?;
+    measure::ours::sw(guest, TestMode { tsc_khz, guise: args.guise }, &counts(&args.vcpus)?, details)
+}
+
+fn counts(vcpus: &[u32]) -> Result<Vec<VcpuCount>, ValueError> {
+    vcpus.iter().map(|&vcpus| i64::from(vcpus).try_into()).collect()
+}
+
+/// What a guest on this host would be told.
+fn host_tsc_khz() -> Result<u32, MeasureError> {
+    let unknown = |error: &dyn std::error::Error| MeasureError::TscUnknown(error.to_string());
+    let kernel = KvmKernel::open(Path::new(DEV_KVM)).map_err(|error| unknown(&error))?;
+    let vm = kernel.create_vm(VmType::Default).map_err(|error| unknown(&error))?;
+    vm.tsc_khz().map_err(|error| unknown(&error))
+}
+
+fn ovmf(args: MeasureSnpArgs, firmware: PathBuf, vmm: Vmm, details: Details) -> Result<Prediction, MeasureError> {
     if args.memory.is_some() {
         return Err(MeasureError::MemoryOfOvmf);
     }
@@ -242,7 +326,7 @@ fn difference_in_words(found: &Comparison) -> String {
 }
 
 /// Pages if there are any, then the digest; with several numbers of vCPUs, each in front of its own.
-fn in_words(prediction: &SnpPrediction) -> String {
+fn in_words(prediction: &Prediction) -> String {
     let mut text = String::new();
     for page in prediction.pages.iter().flatten() {
         let contents = page.contents.get(..16).unwrap_or_default();

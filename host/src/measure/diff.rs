@@ -7,7 +7,7 @@ use serde::Serialize;
 use snp::digest::PageType;
 
 use super::Page;
-use super::trace::{SETTINGS, Trace, TracedPage};
+use super::trace::{SETTINGS, TOLD, Trace, TracedPage, VCPUS};
 
 /// Two traces, compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,10 +78,41 @@ pub fn diff(a: &Trace, b: &Trace) -> Comparison {
     let mut settings = settings(a, b);
     let (a, b) = (side(a, equal_pages), side(b, equal_pages));
     // Our firmware is told their number, so that the first page that differs need not be a vCPU.
-    if a.vcpus != b.vcpus && difference != Some(Kind::Vcpus) {
-        settings.push(Setting { name: "vcpus".to_owned(), a: a.vcpus.to_string(), b: b.vcpus.to_string() });
+    let is_told = settings.iter().any(|setting| setting.name == VCPUS);
+    if a.vcpus != b.vcpus && difference != Some(Kind::Vcpus) && !is_told {
+        settings.push(Setting { name: VCPUS.to_owned(), a: a.vcpus.to_string(), b: b.vcpus.to_string() });
     }
     Comparison { equal_pages, difference, a, b, settings }
+}
+
+/// What differs, by name, of a launch `b` that somebody else tells of: only what was measured counts, and names are those
+/// of `a`, which is expected.
+///
+/// What our firmware was told comes first. If that differs, pages that only one of them has follow from it, and are not
+/// named.
+pub fn items(a: &Trace, b: &Trace) -> Vec<String> {
+    let mut items = Vec::new();
+    if let (Some(told_a), Some(told_b)) = (&a.told, &b.told)
+        && told_a != told_b
+    {
+        let is_told = |name: &str| TOLD.contains(&name) || !SETTINGS.contains(&name);
+        items.extend(settings(a, b).into_iter().map(|setting| setting.name).filter(|name| is_told(name)));
+    }
+    let told = !items.is_empty();
+    for page in &a.pages {
+        let other = b.pages.iter().filter(|other| (other.gpa, other.page_type) == (page.gpa, page.page_type));
+        let differs = match other.clone().count() {
+            0 => !told,
+            // vCPUs share their place.
+            _ => other.clone().all(|other| other.contents != page.contents) && !(told && page.tells(a)),
+        };
+        if differs && !items.contains(&page.label) {
+            items.push(page.label.clone());
+        }
+    }
+    let added = b.pages.iter().find(|page| a.pages.iter().all(|other| other.gpa != page.gpa)).filter(|_| !told);
+    items.extend(added.map(|page| format!("a page at {:#x} that is not expected", page.gpa.0)));
+    items
 }
 
 fn settings(a: &Trace, b: &Trace) -> Vec<Setting> {
@@ -172,6 +203,8 @@ mod tests {
     use snp::digest::Digest;
     use snp::vmsa::VMSA_GPA;
 
+    use crate::measure::told::Told;
+
     /// Places, types and contents, in order.
     fn trace(pages: &[(u64, PageType, &str)]) -> Trace {
         let mut digest = Digest::ZERO;
@@ -181,7 +214,7 @@ mod tests {
             digest = digest.extended(page_type, gpa, contents);
             TracedPage { page_type, gpa, contents, digest, label: String::new() }
         };
-        Trace { settings: Vec::new(), pieces: None, pages: pages.iter().map(page).collect() }
+        Trace::of(pages.iter().map(page).collect())
     }
 
     /// one-launch: every way to be another launch has a name.
@@ -226,8 +259,7 @@ mod tests {
     fn settings_that_both_name_are_compared() {
         let with = |settings: &[(&'static str, &str)]| Trace {
             settings: settings.iter().map(|&(name, value)| (name, value.to_owned())).collect(),
-            pieces: None,
-            pages: Vec::new(),
+            ..Trace::of(Vec::new())
         };
         let found = diff(&with(&[("vmm", "qemu"), ("vcpu_type", "EPYC")]), &with(&[("vmm", "ec2")]));
         assert_eq!(found.settings, [setting("vmm", "qemu", "ec2")]);
@@ -238,12 +270,39 @@ mod tests {
         Setting { name: name.to_owned(), a: a.to_owned(), b: b.to_owned() }
     }
 
+    /// one-launch: what differs is named by what was expected, and what the other says of itself does not count.
+    #[test]
+    fn one_launch_items_have_the_names_that_were_expected() {
+        use PageType::{Normal, Vmsa};
+        let told = |memory_bytes, kernel: &str| {
+            let pieces = vec![("kernel".to_owned(), kernel.to_owned())];
+            Told { memory_bytes, vcpus: 1, tsc_khz: 0, pieces }
+        };
+        let launch = |parameters: Told, code: &str, tables: u64| {
+            let (contents, vcpu) = (format!("{parameters:?}"), (VMSA_GPA.0, Vmsa, "registers"));
+            let pages = [(0x1000, Normal, contents.as_str()), (0x2000, Normal, code), (tables, Normal, "tables"), vcpu];
+            let mut launch = trace(&pages);
+            let labels = ["parameters", "firmware", "tables", "vCPU 0"];
+            launch.pages.iter_mut().zip(labels).for_each(|(page, label)| page.label = label.to_owned());
+            launch.told_by(parameters, &contents);
+            launch
+        };
+        let expected = launch(told(1, "aa"), "code", 0x3000);
+        let mut other = launch(told(1, "aa"), "other code", 0x3000);
+        other.pages.iter_mut().for_each(|page| page.label = "kernel".to_owned());
+        assert_eq!(items(&expected, &expected), [""; 0]);
+        assert_eq!(items(&expected, &other), ["firmware"]);
+        assert_eq!(items(&expected, &launch(told(1, "bb"), "code", 0x4000)), ["kernel"]);
+        assert_eq!(items(&expected, &launch(told(2, "aa"), "other code", 0x3000)), ["memory_bytes", "firmware"]);
+        let moved = launch(told(1, "aa"), "code", 0x4000);
+        assert_eq!(items(&expected, &moved), ["tables", "a page at 0x4000 that is not expected"]);
+    }
+
     #[test]
     fn what_is_copied_is_compared_if_both_name_it() {
         let with = |pieces: Option<&[(&str, &str)]>| Trace {
-            settings: Vec::new(),
             pieces: pieces.map(|pieces| pieces.iter().map(|(label, sum)| ((*label).into(), (*sum).into())).collect()),
-            pages: Vec::new(),
+            ..Trace::of(Vec::new())
         };
         let kernel = with(Some(&[("kernel", "aa"), ("initrd", "bb")]));
         assert_eq!(diff(&kernel, &with(None)).settings, []);

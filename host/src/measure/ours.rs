@@ -1,25 +1,27 @@
 //! The prediction of a guest whose firmware is ours: of what `tenure run` with the same settings launches.
 //!
-//! Owns the way from settings to the prediction. Their defaults are the run's ([`Settings`]), and so is the launch
-//! ([`SnpLaunches`]): what stands here cannot drift apart from what is run (law *one-launch*).
+//! Owns the way from settings to the prediction, and from a launch to what is told of it. Settings' defaults are the run's
+//! ([`Settings`]), and so are the launches ([`SnpLaunches`], [`SwLaunches`]): what stands here cannot drift apart from what
+//! is run (law *one-launch*). What a run tells its guest of itself is a prediction as well ([`of_sw`]).
 
 use std::path::PathBuf;
 
-use gmem::launch::{Launch, PageKind, PlannedRegion};
+use gmem::launch::{Launch, PageKind, PlannedRegion, Unsigned};
+use guest_fw::abi::STAGING_MAGIC;
 use sha2::{Digest as _, Sha256};
 use snp::cpu::CpuModel;
+use snp::digest::Digest;
 use snp::hex;
-use snp::id_block::Identity;
-use snp::measure::traced;
+use snp::measure::{self, Step};
 
-use super::{Details, DigestFor, MeasureError, Page, Piece, SnpPrediction};
+use super::{Details, DigestFor, MeasureError, Page, Piece, Prediction};
 use crate::config::inputs::Inputs;
 use crate::config::snp::Text;
 use crate::config::values::{Cmdline, MemorySize, VcpuCount};
-use crate::config::{ConfigError, RunConfig, Settings, Tee};
+use crate::config::{ConfigError, Guise, RunConfig, Settings, Tee};
 use crate::firmware;
 use crate::run::RunError;
-use crate::run::predict::{Predicted, SnpLaunches};
+use crate::run::predict::{self, Predicted, SnpLaunches, SwLaunches};
 
 /// What of a run's settings is measured; what is absent has the run's default.
 #[derive(Debug, Clone, Default)]
@@ -32,29 +34,88 @@ pub struct OurGuest {
     pub cmdline: Option<Cmdline>,
     /// RAM.
     pub memory: Option<MemorySize>,
-    /// Its processor.
-    pub cpu: Option<CpuModel>,
+}
+
+/// What is measured of a guest in test mode besides.
+#[derive(Debug, Clone, Copy)]
+pub struct TestMode {
+    /// Frequency of its TSC.
+    pub tsc_khz: u32,
+    /// What it is told to be.
+    pub guise: Option<Guise>,
 }
 
 impl OurGuest {
-    fn config(self) -> Result<RunConfig, ConfigError> {
-        let Self { kernel, initrd, cmdline, memory, cpu } = self;
-        let (tee, vcpu_type) = (Some(Tee::Snp), cpu.map(Text));
-        let settings = Settings { tee, kernel, initrd, cmdline, memory, vcpu_type, ..Settings::default() };
-        Ok(settings.resolve()?.run)
+    fn settings(self, tee: Tee) -> Settings {
+        let Self { kernel, initrd, cmdline, memory } = self;
+        Settings { tee: Some(tee), kernel, initrd, cmdline, memory, ..Settings::default() }
     }
 }
 
-/// The digests of `guest` with each of these numbers of vCPUs.
-pub fn snp(guest: OurGuest, vcpus: &[VcpuCount], details: Details) -> Result<SnpPrediction, MeasureError> {
-    let config = guest.config()?;
+/// The digests of an SNP `guest` with each of these numbers of vCPUs.
+pub fn snp(
+    guest: OurGuest,
+    cpu: Option<CpuModel>,
+    vcpus: &[VcpuCount],
+    details: Details,
+) -> Result<Prediction, MeasureError> {
+    let settings = Settings { vcpu_type: cpu.map(Text), ..guest.settings(Tee::Snp) };
+    let config = config(settings)?;
     let inputs = Inputs::open(&config)?;
-    let failed = |error: RunError| MeasureError::from(Box::new(error));
     let launches = SnpLaunches::read(&config, &inputs).map_err(failed)?;
+    let (digests, launch) = each(vcpus, |vcpus| launches.with_vcpus(vcpus))?;
+    let prediction = Prediction {
+        vcpu_type: Some(config.snp.vcpu_type.to_string()),
+        guest_features: Some(format!("{:#x}", launch.identity.features.0)),
+        ..of_any(&config, digests)
+    };
+    detailed(prediction, &launch, details, |trace| measure::traced(&launch, trace))
+}
+
+/// The digests of a `guest` in test mode with each of these numbers of vCPUs: what a test's root will say of it.
+pub fn sw(guest: OurGuest, mode: TestMode, vcpus: &[VcpuCount], details: Details) -> Result<Prediction, MeasureError> {
+    let config = config(Settings { guise: mode.guise, ..guest.settings(Tee::Sw) })?;
+    let inputs = Inputs::open(&config)?;
+    let launches = SwLaunches::read(&config, &inputs, mode.tsc_khz).map_err(failed)?;
+    let (digests, launch) = each(vcpus, |vcpus| launches.with_vcpus(vcpus))?;
+    sw_detailed(of_any(&config, digests), &launch, mode.tsc_khz, details)
+}
+
+/// What a guest in test mode was launched as, every page of it.
+pub fn of_sw(config: &RunConfig, launch: &Launch<Unsigned>, tsc_khz: u32) -> Result<Prediction, MeasureError> {
+    let digest = predict::sw_traced(launch, |_| {}).map_err(failed)?;
+    let digests = vec![DigestFor { vcpus: config.vcpus, launch_digest: digest.to_string() }];
+    sw_detailed(of_any(config, digests), launch, tsc_khz, Details { sha256: true, pages: true })
+}
+
+fn sw_detailed(
+    prediction: Prediction,
+    launch: &Launch<Unsigned>,
+    tsc_khz: u32,
+    details: Details,
+) -> Result<Prediction, MeasureError> {
+    let prediction = Prediction { tsc_khz: Some(tsc_khz), ..prediction };
+    let trace = |trace: &mut dyn FnMut(&Step<'_>)| predict::sw_traced(launch, trace).map_err(failed);
+    detailed(prediction, launch, details, trace)
+}
+
+fn config(settings: Settings) -> Result<RunConfig, ConfigError> {
+    Ok(settings.resolve()?.run)
+}
+
+fn failed(error: RunError) -> MeasureError {
+    Box::new(error).into()
+}
+
+/// A digest for each number of vCPUs, and the launch of the largest guest: what else is told is of that.
+fn each<I>(
+    vcpus: &[VcpuCount],
+    with_vcpus: impl Fn(VcpuCount) -> Result<Predicted<I>, RunError>,
+) -> Result<(Vec<DigestFor>, Launch<I>), MeasureError> {
     let most = vcpus.iter().map(|count| count.get()).max();
     let (mut digests, mut largest) = (Vec::new(), None);
     for &count in vcpus {
-        let Predicted { launch, digest } = launches.with_vcpus(count).map_err(failed)?;
+        let Predicted { launch, digest } = with_vcpus(count).map_err(failed)?;
         digests.push(DigestFor { vcpus: count.get(), launch_digest: digest.to_string() });
         if Some(count.get()) == most {
             largest = Some(launch);
@@ -63,27 +124,58 @@ pub fn snp(guest: OurGuest, vcpus: &[VcpuCount], details: Details) -> Result<Snp
     let launch = match largest {
         Some(launch) => launch,
         // Nobody asked for a digest: what else is told is of the least guest.
-        None => launches.with_vcpus(VcpuCount::ONE).map_err(failed)?.launch,
+        None => with_vcpus(VcpuCount::ONE).map_err(failed)?.launch,
     };
-    let mut pages = Vec::new();
-    if details.pages {
-        traced(&launch, |step| pages.push(Page::from(step)))?;
-    }
-    let sum = || Ok(hex::text(&Sha256::digest(firmware::image()?.bytes())));
-    Ok(SnpPrediction {
+    Ok((digests, launch))
+}
+
+fn of_any(config: &RunConfig, digests: Vec<DigestFor>) -> Prediction {
+    Prediction {
         vmm: "tenure",
         firmware: Some("tenure"),
         memory_bytes: Some(config.memory.0),
-        vcpu_type: config.snp.vcpu_type.to_string(),
-        guest_features: format!("{:#x}", launch.identity.features.0),
-        firmware_sha256: details.sha256.then(sum).transpose().map_err(failed)?,
-        pieces: details.sha256.then(|| pieces(&launch)),
+        tsc_khz: None,
+        vcpu_type: None,
+        guest_features: None,
+        firmware_sha256: None,
+        pieces: None,
+        parameters: None,
         digests,
-        pages: details.pages.then_some(pages),
-    })
+        pages: None,
+    }
 }
 
-fn pieces(launch: &Launch<Identity>) -> Vec<Piece> {
+/// With what is told besides.
+fn detailed<I, E>(
+    mut prediction: Prediction,
+    launch: &Launch<I>,
+    details: Details,
+    traced: impl FnOnce(&mut dyn FnMut(&Step<'_>)) -> Result<Digest, E>,
+) -> Result<Prediction, MeasureError>
+where
+    MeasureError: From<E>,
+{
+    if details.sha256 {
+        let image = firmware::image().map_err(RunError::from).map_err(failed)?;
+        prediction.firmware_sha256 = Some(hex::text(&Sha256::digest(image.bytes())));
+        prediction.pieces = Some(pieces(launch));
+    }
+    if details.pages {
+        let mut pages = Vec::new();
+        traced(&mut |step| pages.push(Page::from(step)))?;
+        prediction.parameters = parameters(launch).map(hex::text);
+        prediction.pages = Some(pages);
+    }
+    Ok(prediction)
+}
+
+/// What the firmware is told.
+fn parameters<I>(launch: &Launch<I>) -> Option<&[u8]> {
+    let magic = STAGING_MAGIC.to_le_bytes();
+    launch.plan.regions().iter().map(|region| region.contents.bytes()).find(|bytes| bytes.starts_with(&magic))
+}
+
+fn pieces<I>(launch: &Launch<I>) -> Vec<Piece> {
     let piece = |region: &PlannedRegion| Piece {
         label: region.label.clone(),
         gpa: format!("{:#014x}", region.range.gpa().0),

@@ -11,14 +11,25 @@ use std::path::{Path, PathBuf};
 use gmem::{Gpa, PAGE_SIZE};
 use serde_json::Value;
 use snp::digest::{Digest, PageType};
+use snp::hex;
+
+use super::told::Told;
 
 /// The settings a prediction names, by their keys.
-pub const SETTINGS: [&str; 5] = ["vmm", "memory_bytes", "vcpu_type", "guest_features", "firmware_sha256"];
+pub const SETTINGS: [&str; 7] =
+    ["vmm", "memory_bytes", VCPUS, "tsc_khz", "vcpu_type", "guest_features", "firmware_sha256"];
 /// Those of them that are numbers.
-const NUMBERS: [&str; 1] = ["memory_bytes"];
+const NUMBERS: [&str; 3] = TOLD;
+/// Those of them that our firmware is told.
+pub const TOLD: [&str; 3] = ["memory_bytes", VCPUS, "tsc_khz"];
+/// The number of vCPUs, which our firmware is told.
+pub const VCPUS: &str = "vcpus";
 
 /// Larger than any trace of a guest's first 4 GiB.
 const MAX_BYTES: u64 = 512 << 20;
+
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4096;
 
 /// Where a trace comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +47,10 @@ pub struct Trace {
     pub settings: Vec<(&'static str, String)>,
     /// Of what the firmware copies, if it does: what it is, and its SHA-256.
     pub pieces: Option<Vec<(String, String)>>,
+    /// What our firmware was told, from a page of these: whoever has the digest of a launch knows that it was measured.
+    pub told: Option<Told>,
+    /// SHA-384 of that page.
+    pub(super) told_in: Option<Digest>,
     /// Every page, in order.
     pub pages: Vec<TracedPage>,
 }
@@ -148,7 +163,37 @@ impl Trace {
             digest = page.digest;
             pages.push(page);
         }
-        Ok(Self { settings, pieces, pages })
+        let told = match &value["parameters"] {
+            Value::Null => None,
+            said => Some(told(said, &pages).map_err(wrong)?),
+        };
+        let trace = Self { settings, pieces, told: None, told_in: None, pages };
+        Ok(match told {
+            Some((told, contents)) => trace.believing(told, contents),
+            None => trace,
+        })
+    }
+
+    /// The launch digest that all of this comes to.
+    pub fn launch_digest(&self) -> Digest {
+        self.pages.last().map_or(Digest::ZERO, |page| page.digest)
+    }
+
+    /// What was measured counts, whatever else stands beside it.
+    fn believing(mut self, told: Told, page: Digest) -> Self {
+        let Told { memory_bytes, vcpus, tsc_khz, pieces } = &told;
+        let values = [*memory_bytes, u64::from(*vcpus), u64::from(*tsc_khz)];
+        self.settings.retain(|(name, _)| !TOLD.contains(name));
+        self.settings.extend(TOLD.into_iter().zip(values.map(|value| value.to_string())));
+        self.pieces = Some(pieces.clone());
+        Self { told: Some(told), told_in: Some(page), ..self }
+    }
+}
+
+impl TracedPage {
+    /// Whether this is the page of `trace` with what the firmware is told.
+    pub fn tells(&self, trace: &Trace) -> bool {
+        trace.told_in == Some(self.contents)
     }
 }
 
@@ -182,6 +227,20 @@ fn page(value: &Value, number: usize, before: Digest) -> Result<TracedPage, Wron
     Ok(TracedPage { page_type, gpa, contents, digest: after, label: text("label")?.to_owned() })
 }
 
+/// The page with what the firmware is told must be one of those that were measured.
+fn told(value: &Value, pages: &[TracedPage]) -> Result<(Told, Digest), Wrong> {
+    let path = || "parameters".to_owned();
+    let bytes = text(value, path())?;
+    let bytes = hex::parse_up_to(bytes, PAGE_BYTES).map_err(|error| (path(), error.to_string()))?;
+    let contents = Digest::of_page(&bytes);
+    if !pages.iter().any(|page| page.page_type == PageType::Normal && page.contents == contents) {
+        return Err((path(), format!("no page has these contents, whose SHA-384 is {contents}")));
+    }
+    let told = Told::read(&bytes);
+    let told = told.ok_or_else(|| (path(), "this version of tenure's firmware is not told such things".to_owned()))?;
+    Ok((told, contents))
+}
+
 fn pieces(value: &Value) -> Result<Vec<(String, String)>, Wrong> {
     let listed = value.as_array().ok_or_else(|| ("pieces".to_owned(), "it is not a list".to_owned()))?;
     let piece = |(number, piece): (usize, &Value)| {
@@ -212,6 +271,20 @@ impl fmt::Display for Source {
 }
 
 #[cfg(test)]
+impl Trace {
+    /// A trace of these pages, of which nothing else is said.
+    pub(super) fn of(pages: Vec<TracedPage>) -> Self {
+        Self { settings: Vec::new(), pieces: None, told: None, told_in: None, pages }
+    }
+
+    /// The same, with a page that tells this.
+    pub(super) fn told_by(&mut self, told: Told, page: &str) {
+        let before = std::mem::replace(self, Self::of(Vec::new()));
+        *self = before.believing(told, Digest::of_page(page.as_bytes()));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -236,7 +309,7 @@ mod tests {
         let says = |field: &str, value: Value, expected: &str| {
             let mut trace = trace();
             match field {
-                "vmm" | "memory_bytes" | "pieces" | "pages" => trace[field] = value,
+                "vmm" | "memory_bytes" | "pieces" | "parameters" | "pages" => trace[field] = value,
                 of_page => trace["pages"][0][of_page] = value,
             }
             let error = Trace::parse(&source(), trace.to_string().as_bytes()).unwrap_err().to_string();
@@ -247,6 +320,12 @@ mod tests {
         says("memory_bytes", json!("512M"), "memory_bytes: it is not a number");
         says("pieces", json!("kernel"), "pieces: it is not a list");
         says("pieces", json!([{ "label": "kernel" }]), "pieces[0].sha256: it is missing");
+        says("parameters", json!(1), "parameters: it is not a text");
+        says("parameters", json!("0"), "parameters: it has 1 characters; 2 hexadecimal digits are wanted");
+        let hash = Digest::of_page(&[0xab]);
+        says("parameters", json!("ab"), &format!("parameters: no page has these contents, whose SHA-384 is {hash}"));
+        let other = "parameters: this version of tenure's firmware is not told such things";
+        says("parameters", json!(hex::text(b"page")), other);
         for pages in [json!({}), json!([]), Value::Null] {
             says("pages", pages, "pages: there are no pages; measure snp writes them with --trace --json");
         }

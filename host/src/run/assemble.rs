@@ -17,7 +17,7 @@ use super::machine::{self, Machine};
 use super::prepare::{self, Prepared, StagedGuest, Technology};
 use super::snp::SnpGuest;
 use super::snp_exits::SnpService;
-use super::staged::{Facts, Guest, PlanningError};
+use super::staged::{Facts, PlanningError};
 use super::wiring::{DeviceMemory, Gsi};
 use super::{cpuid, sw};
 use crate::config::{Guise, RunConfig};
@@ -122,13 +122,13 @@ fn launch_staged<V: KernelVm>(
     let linux = guest.linux.take();
     let cmdline = prepare::guest_cmdline(config, linux.is_some(), tsc_khz);
     let facts = Facts { tee: guest.tee, ram: guest.ram, vcpus: config.vcpus, tsc_khz };
-    let address_bits = cpuid::address_bits(offered);
-    let launch = sw::launch(Guest { facts, address_bits, firmware: &guest.firmware, linux, cmdline })?;
+    let image = sw::Image::new(guest.firmware, linux, &cmdline)?;
+    let launch = sw::launch(&image, &facts, cpuid::address_bits(offered))?;
     steps.done("plan", Some(launch.to_string()));
     let staging = stage(vm, &launch.plan, steps)?;
     let states = *launch.plan.vcpus();
     // The contents are in staging now: a second copy in our memory serves nobody.
-    drop(launch);
+    drop((launch, image));
     if config.guise == Guise::Sev {
         vm.trap_msrs(&[machine::MSR_SEV_STATUS])?;
     }

@@ -12,22 +12,9 @@ use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
 use super::linux::LinuxImage;
-use crate::firmware::FirmwareImage;
 
 /// Offset of the piece table from the header.
 const PIECES_OFFSET: u64 = 0x100;
-
-/// Everything that decides what is launched.
-#[derive(Debug)]
-pub(crate) struct Guest<'a> {
-    pub facts: Facts,
-    /// Width of a guest-physical address in bits.
-    pub address_bits: u32,
-    pub firmware: &'a FirmwareImage<'a>,
-    /// Without it, the firmware runs its self-test.
-    pub linux: Option<LinuxImage>,
-    pub cmdline: String,
-}
 
 /// What the firmware is told of its machine.
 #[derive(Debug, Clone, Copy)]
@@ -152,20 +139,30 @@ impl Pieces {
 
 fn loads(linux: Option<LinuxImage>, cmdline: &str) -> Vec<Load> {
     let mut loads = Vec::new();
-    let mut add = |kind, label, gpa, bytes: Vec<u8>| {
+    let mut add = |kind, gpa, bytes: Vec<u8>| {
         if !bytes.is_empty() {
-            loads.push(Load { kind, label, gpa, contents: Contents::new(bytes) });
+            loads.push(Load { kind, label: label(kind), gpa, contents: Contents::new(bytes) });
         }
     };
     if let Some(linux) = linux {
-        add(PieceKind::KernelSetup, "kernel setup", abi::SETUP_COPY, linux.setup);
-        add(PieceKind::KernelPayload, "kernel", linux.payload_gpa, linux.payload);
+        add(PieceKind::KernelSetup, abi::SETUP_COPY, linux.setup);
+        add(PieceKind::KernelPayload, linux.payload_gpa, linux.payload);
         if let Some((bytes, gpa)) = linux.initrd {
-            add(PieceKind::Initrd, "initrd", gpa, bytes);
+            add(PieceKind::Initrd, gpa, bytes);
         }
     }
-    add(PieceKind::Cmdline, "command line", abi::CMDLINE, cmdline.as_bytes().to_vec());
+    add(PieceKind::Cmdline, abi::CMDLINE, cmdline.as_bytes().to_vec());
     loads
+}
+
+/// What a piece is called.
+pub(crate) fn label(kind: PieceKind) -> &'static str {
+    match kind {
+        PieceKind::KernelSetup => "kernel setup",
+        PieceKind::KernelPayload => "kernel",
+        PieceKind::Initrd => "initrd",
+        PieceKind::Cmdline => "command line",
+    }
 }
 
 fn bytes_of(range: GfnRange) -> u64 {

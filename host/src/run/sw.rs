@@ -9,7 +9,9 @@ use gmem::vcpu::VcpuState;
 use gmem::{ByteLen, Gpa, PAGE_SIZE};
 use x86::controlregs::{Cr0, Cr4};
 
-use super::staged::{Guest, Pieces, PlanningError, Slot, pages_len, region};
+use super::linux::LinuxImage;
+use super::staged::{Facts, Pieces, PlanningError, Slot, pages_len, region};
+use crate::firmware::FirmwareImage;
 
 /// `EFER.LME` and `EFER.LMA` (AMD APM volume 2, section 3.1.7): in 64-bit mode.
 const EFER_LONG_MODE: u64 = 1 << 8 | 1 << 10;
@@ -20,21 +22,41 @@ const PAGE_2M: u64 = 0b1110_0011;
 const SIZE_2M: u64 = 2 << 20;
 const SIZE_1G: u64 = 1 << 30;
 
-/// The launch of `guest`.
-pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch<Unsigned>, PlanningError> {
+/// Offset of the firmware in staging, after header and piece table.
+const IMAGE_OFFSET: u64 = PAGE_SIZE;
+
+/// What is launched, whatever the number of vCPUs.
+#[derive(Debug)]
+pub(crate) struct Image<'f> {
+    firmware: FirmwareImage<'f>,
+    pieces: Pieces,
+}
+
+impl<'f> Image<'f> {
+    /// The firmware, and what it copies. Without Linux it runs its self-test.
+    pub(crate) fn new(
+        firmware: FirmwareImage<'f>,
+        linux: Option<LinuxImage>,
+        cmdline: &str,
+    ) -> Result<Self, PlanningError> {
+        let start = IMAGE_OFFSET + pages_len(firmware.bytes().len());
+        Ok(Self { firmware, pieces: Pieces::new(linux, cmdline, start)? })
+    }
+}
+
+/// The launch of `image` on a machine that `facts` describe, with guest-physical addresses of so many bits.
+pub(crate) fn launch(image: &Image<'_>, facts: &Facts, address_bits: u32) -> Result<Launch<Unsigned>, PlanningError> {
+    let Image { firmware, pieces } = image;
     // Offsets in staging: header and piece table, firmware, the pieces, and last the page tables, whose number depends
     // on the length of all the rest.
-    let image_offset = PAGE_SIZE;
-    let start = image_offset + pages_len(guest.firmware.bytes().len());
-    let pieces = Pieces::new(guest.linux, &guest.cmdline, start)?;
     let tables_offset = pieces.end;
     let len = tables_offset + tables_len(tables_offset);
-    let staging = guest.facts.ram.staging(ByteLen(len).pages_up(), guest.address_bits)?.gpa().0;
-    let slot = Slot { gpa: staging, len, image_offset };
+    let staging = facts.ram.staging(ByteLen(len).pages_up(), address_bits)?.gpa().0;
+    let slot = Slot { gpa: staging, len, image_offset: IMAGE_OFFSET };
 
-    let entry = u64::from(guest.firmware.header().entry_staged64);
+    let entry = u64::from(firmware.header().entry_staged64);
     let boot = VcpuState {
-        rip: staging + image_offset + entry,
+        rip: staging + IMAGE_OFFSET + entry,
         rdi: staging,
         cr3: Gpa(staging + tables_offset),
         cr0: cr0(),
@@ -43,14 +65,14 @@ pub(crate) fn launch(guest: Guest<'_>) -> Result<Launch<Unsigned>, PlanningError
         ..VcpuState::LONG_MODE
     };
     // The others wait for INIT and SIPI, which put them into real mode.
-    let vcpus = Vcpus { count: guest.facts.vcpus, boot, application: None };
-    let mut plan = Plan::new(guest.facts.ram, vcpus);
+    let vcpus = Vcpus { count: facts.vcpus, boot, application: None };
+    let mut plan = Plan::new(facts.ram, vcpus);
     let mut stage = |label, offset, bytes: Vec<u8>| {
         plan.push(region(label, PageKind::Staged, staging + offset, Contents::new(bytes))?)?;
         Ok::<(), PlanningError>(())
     };
-    stage("staging header and piece table", 0, pieces.header(&guest.facts, slot))?;
-    stage("firmware", image_offset, guest.firmware.bytes().to_vec())?;
+    stage("staging header and piece table", 0, pieces.header(facts, slot))?;
+    stage("firmware", IMAGE_OFFSET, firmware.bytes().to_vec())?;
     stage("page tables for the firmware's start", tables_offset, page_tables(staging, tables_offset, len))?;
     pieces.push_to(&mut plan, slot)?;
     Ok(Launch { plan, identity: Unsigned })
