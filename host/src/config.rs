@@ -137,6 +137,13 @@ pub struct Settings {
     #[arg(long, value_name = "END")]
     pub virtio_console: Option<VirtioConsole>,
 
+    /// A test's root, as `tenure attest testroot init` makes it: signs reports of a guest with tee sw
+    ///
+    /// Nobody vouches for what it signs: it is for testing attestation flows without hardware. The guest finds a channel
+    /// named tenure.evidence and asks there; what is signed as its launch digest is what `tenure measure sw` predicts.
+    #[arg(long, value_name = "DIR")]
+    pub test_root: Option<PathBuf>,
+
     /// OVMF image for an SNP guest, instead of our firmware; it can boot nothing here
     ///
     /// It is launched and measured as `tenure measure snp` says, but finds none of the devices it asks what to boot.
@@ -215,6 +222,8 @@ pub struct RunConfig {
     pub vcpus: u32,
     /// Host's end of the virtio-console.
     pub virtio_console: VirtioConsole,
+    /// Who signs reports of a guest with tee sw, if anybody.
+    pub test_root: Option<PathBuf>,
     /// What only an SNP guest has.
     pub snp: SnpConfig,
 }
@@ -254,6 +263,12 @@ pub enum ConfigError {
     /// The configuration file.
     #[error(transparent)]
     File(#[from] file::FileError),
+    /// A test's root must not sign what hardware could.
+    #[error("test-root needs tee sw (or auto), but tee is {tee}")]
+    TestRootNeedsSw {
+        /// Which.
+        tee: Tee,
+    },
     /// The guise is a test of conversions in test mode.
     #[error("guise sev needs tee sw (or auto), but tee is {tee}")]
     GuiseNeedsSw {
@@ -297,6 +312,7 @@ impl Settings {
             vcpus: self.vcpus.or(base.vcpus),
             virtio_console: self.virtio_console.or(base.virtio_console),
             firmware: self.firmware.or(base.firmware),
+            test_root: self.test_root.or(base.test_root),
             snp_policy: self.snp_policy.or(base.snp_policy),
             snp_host_data: self.snp_host_data.or(base.snp_host_data),
             snp_id_block: self.snp_id_block.or(base.snp_id_block),
@@ -318,6 +334,9 @@ impl Settings {
         if guise == Guise::Sev && !matches!(tee, Tee::Auto | Tee::Sw) {
             return Err(ConfigError::GuiseNeedsSw { tee });
         }
+        if self.test_root.is_some() && !matches!(tee, Tee::Auto | Tee::Sw) {
+            return Err(ConfigError::TestRootNeedsSw { tee });
+        }
         if let (None, Some(initrd)) = (&self.kernel, &self.initrd) {
             return Err(ConfigError::InitrdWithoutKernel { initrd: initrd.clone() });
         }
@@ -337,6 +356,7 @@ impl Settings {
                 memory: self.memory.map_or(DEFAULT_MEMORY, MemorySize::get),
                 vcpus: self.vcpus.unwrap_or(VcpuCount::ONE).get(),
                 virtio_console: self.virtio_console.unwrap_or_default(),
+                test_root: self.test_root,
                 snp,
             },
             output: OutputConfig {

@@ -2,9 +2,12 @@
 //!
 //! Owns reading it, the two steps of a verdict (verified, then appraised) and the exit code that comes of them. Does not
 //! own whether anything holds: that is [`attest`]'s to find out. A policy's file is [`policy`]'s, words and keys of a
-//! verdict [`verdict`]'s, what a report says [`claims`]'s.
+//! verdict [`verdict`]'s, what a report says [`claims`]'s,
+//! where two of them differ [`diff`]'s, what one must say of a guest that is launched here [`expected`]'s.
 
 pub mod claims;
+pub mod diff;
+pub mod expected;
 pub mod policy;
 pub mod verdict;
 
@@ -21,6 +24,7 @@ use attest::{Rejected, UnixTime, Verified};
 
 use crate::exit::ExitCode;
 use crate::idblock::{IdBlockError, Source};
+use expected::ExpectedError;
 use policy::PolicyFileError;
 
 /// More than any report, and than any table or list that a guest has room for.
@@ -35,6 +39,9 @@ pub enum EvidenceError {
     /// The policy.
     #[error(transparent)]
     Policy(Box<PolicyFileError>),
+    /// What to expect.
+    #[error(transparent)]
+    Expected(#[from] Box<ExpectedError>),
     /// A test's root that is none.
     #[error("test-root {from}: {source}")]
     TestRoot {
@@ -75,7 +82,9 @@ impl EvidenceError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Report { .. } | Self::Table { .. } => ExitCode::EVIDENCE_INVALID,
-            Self::Read(_) | Self::Policy(_) | Self::TestRoot { .. } | Self::Clock(_) => ExitCode::Usage,
+            Self::Read(_) | Self::Policy(_) | Self::Expected(_) | Self::TestRoot { .. } | Self::Clock(_) => {
+                ExitCode::Usage
+            }
         }
     }
 }

@@ -64,7 +64,9 @@ impl ExitCode {
             Self::LaunchFailed => "run: launch failed; attest: certificates or lists missing or out of date",
             Self::GuestCrashed => "run: guest crashed; attest: revoked",
             Self::TeardownNotClean => "run, selftest: something of a guest may be left; attest: not what is wanted",
-            Self::Findings => "audit, idblock inspect, prove, selftest: findings; measure diff: a difference",
+            Self::Findings => {
+                "audit, idblock inspect, prove, selftest: findings; measure diff, attest diff: a difference"
+            }
         }
     }
 }

@@ -13,8 +13,10 @@ use crate::evidence::{Evidence, EvidenceError};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
 
+mod diff;
 mod verify;
 
+pub use diff::DiffArgs;
 pub use verify::{Chip, ProductName, VerifyArgs};
 
 /// What can be done with evidence.
@@ -42,6 +44,16 @@ pub enum AttestCommand {
         "tenure attest show --report report.bin\ntenure attest show --report report.bin --json | jq -r .report.launch_digest"
     ))]
     Show(ShowArgs),
+
+    /// Shows what two reports say differently, whoever wrote them: nothing is verified
+    ///
+    /// For instance of a guest before and after an update, or of two platforms: what a policy and reference values have to
+    /// be changed in. The exit code is 0 if they say the same, and 10 if not. Where two launches part, tenure measure diff
+    /// finds out.
+    #[command(after_long_help = super::help(
+        "tenure attest diff before.bin after.bin\ntenure attest diff a.bin b.bin --json | jq -r '.different[].claim'"
+    ))]
+    Diff(DiffArgs),
 
     /// Prints a policy in full: a preset, or what a file comes to
     ///
@@ -116,6 +128,7 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
     match command {
         AttestCommand::Verify(args) => verify::verify(&args),
         AttestCommand::Show(args) => show(&args),
+        AttestCommand::Diff(args) => diff::diff(&args),
         AttestCommand::Policy(args) => print_policy(&args),
     }
 }

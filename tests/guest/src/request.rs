@@ -16,6 +16,7 @@
 //! | `sleep` | – | sleeps one second twice and compares the monotonic clock with the boot-time clock and the TSC |
 //! | `fork` | processes | starts that many copies of itself, which hash, and compares their results; default 8 |
 //! | `dmesg` | – | counts lines of the kernel's log that tell of trouble, and shows them |
+//! | `attest` | – | asks the relying party for a key with `tenure attest request`, and opens its payload with it ([`crate::payload`]) |
 //! | `wait` | – | says `fact waiting` and goes on once a line arrives on the console |
 //! | `crash` | – | makes the kernel panic |
 //! | `hang` | – | sleeps for ever |
@@ -46,6 +47,8 @@ pub enum TestKind {
     Fork,
     /// The kernel's log.
     Dmesg,
+    /// A key from a relying party.
+    Attest,
     /// A line from outside.
     Wait,
     /// Kernel panic.
@@ -55,8 +58,17 @@ pub enum TestKind {
 }
 
 impl TestKind {
-    const ALL: [Self; 8] =
-        [Self::Memory, Self::Virtio, Self::Sleep, Self::Fork, Self::Dmesg, Self::Wait, Self::Crash, Self::Hang];
+    const ALL: [Self; 9] = [
+        Self::Memory,
+        Self::Virtio,
+        Self::Sleep,
+        Self::Fork,
+        Self::Dmesg,
+        Self::Attest,
+        Self::Wait,
+        Self::Crash,
+        Self::Hang,
+    ];
 
     /// Its name on the command line and in the report.
     pub const fn name(self) -> &'static str {
@@ -66,6 +78,7 @@ impl TestKind {
             Self::Sleep => "sleep",
             Self::Fork => "fork",
             Self::Dmesg => "dmesg",
+            Self::Attest => "attest",
             Self::Wait => "wait",
             Self::Crash => "crash",
             Self::Hang => "hang",

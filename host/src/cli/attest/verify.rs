@@ -1,5 +1,7 @@
 //! `tenure attest verify`: evidence in files, and the one line at the end.
 
+use std::path::PathBuf;
+
 use attest::UnixTime;
 use attest::snp::{Product, ReferenceValues};
 use clap::{Args, ValueEnum};
@@ -10,7 +12,7 @@ use super::{PresetName, chosen, json, print};
 use crate::cli::CliError;
 use crate::cli::measure::VCPUS_MAX;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{self, Evidence, EvidenceError};
+use crate::evidence::{self, Evidence, EvidenceError, expected};
 use crate::exit::ExitCode;
 use crate::idblock::{DigestSource, Source, one_stdin};
 use crate::paint::Paint;
@@ -42,6 +44,14 @@ pub struct VerifyArgs {
     /// standard input (-) with what tenure measure snp printed, with --json or without; a file's name has a . or / in it
     #[arg(long = "launch-digest", value_name = "HEX|FILE|-")]
     pub launch_digests: Vec<DigestSource>,
+
+    /// Expects the guest that `tenure run --config FILE` launches: its launch digest, host data and who signed its ID block
+    #[arg(long, value_name = "FILE")]
+    pub guest: Option<PathBuf>,
+
+    /// Frequency in kHz of the TSC of the host that launches --guest, if that has tee sw
+    #[arg(long, value_name = "N", requires = "guest", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tsc_khz: Option<u32>,
 
     /// Of launch digests for several numbers of vCPUs, takes only that for so many
     #[arg(long, value_name = "N", requires = "launch_digests",
@@ -138,16 +148,17 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
 }
 
 fn references(args: &VerifyArgs) -> Result<ReferenceValues, EvidenceError> {
-    let mut launch_digests = Vec::new();
+    let guest = args.guest.as_ref().map(|guest| expected::of_config(guest, args.tsc_khz));
+    let mut expected = guest.transpose().map_err(Box::new)?.unwrap_or_default();
     for source in &args.launch_digests {
-        launch_digests.extend(source.read_all(args.vcpus)?.into_iter().map(|digest| digest.0));
+        expected.launch_digests.extend(source.read_all(args.vcpus)?.into_iter().map(|digest| digest.0));
     }
+    expected.id_keys.extend(args.id_keys.iter().map(|digest| digest.0));
+    expected.author_keys.extend(args.author_keys.iter().map(|digest| digest.0));
     Ok(ReferenceValues {
-        launch_digests,
         report_data: args.report_data,
-        host_data: args.host_data,
-        id_keys: args.id_keys.iter().map(|digest| digest.0).collect(),
-        author_keys: args.author_keys.iter().map(|digest| digest.0).collect(),
+        host_data: args.host_data.or(expected.host_data),
         chips: args.chips.iter().map(|chip| chip.0).collect(),
+        ..expected
     })
 }

@@ -1,5 +1,6 @@
 //! The tests a command line can ask for.
 
+mod attest;
 mod memory;
 mod sleep;
 mod virtio;
@@ -34,6 +35,7 @@ pub(super) fn run(test: &Test) -> bool {
         TestKind::Sleep => sleep::test(),
         TestKind::Fork => fork::test(test.argument),
         TestKind::Dmesg => dmesg(),
+        TestKind::Attest => attest::test(),
         TestKind::Wait => wait(),
         TestKind::Crash => crash(),
         TestKind::Hang => hang(),

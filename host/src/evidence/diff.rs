@@ -1,0 +1,97 @@
+//! What two pieces of evidence say differently, claim by claim. Whether any of it is true is not said here.
+//!
+//! Owns the comparison. What is claimed, and by which names, is [`super::claims`]'s: whatever `tenure attest show --json`
+//! shows is compared.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// What there is in place of a claim that one of them does not make.
+const NONE: &str = "none";
+
+/// Two pieces of evidence, compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// That nobody has verified either.
+    pub verified: bool,
+    /// Claims that are the same.
+    pub equal: usize,
+    /// Claims that are not, in the order of their names.
+    pub different: Vec<Difference>,
+}
+
+/// A claim that both do not make alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its name; parts of a claim are behind a dot.
+    pub claim: String,
+    /// What the one says.
+    pub a: String,
+    /// What the other says.
+    pub b: String,
+}
+
+/// Compares what they claim.
+pub fn compare(a: &impl Serialize, b: &impl Serialize) -> serde_json::Result<Comparison> {
+    let [a, b] = [listed(serde_json::to_value(a)?), listed(serde_json::to_value(b)?)];
+    let said = |claims: &BTreeMap<String, String>, claim| claims.get(claim).map_or(NONE, String::as_str).to_owned();
+    let names = a.keys().chain(b.keys().filter(|claim| !a.contains_key(*claim)));
+    let both = names.map(|claim| Difference { claim: claim.clone(), a: said(&a, claim), b: said(&b, claim) });
+    let (equal, mut different): (Vec<_>, Vec<_>) = both.partition(|claim| claim.a == claim.b);
+    different.sort_by(|one, other| one.claim.cmp(&other.claim));
+    Ok(Comparison { verified: false, equal: equal.len(), different })
+}
+
+/// Claims by their names.
+fn listed(value: Value) -> BTreeMap<String, String> {
+    let mut claims = BTreeMap::new();
+    list(value, String::new(), &mut claims);
+    claims
+}
+
+fn list(value: Value, name: String, claims: &mut BTreeMap<String, String>) {
+    let said = match value {
+        Value::Null => NONE.to_owned(),
+        Value::Object(parts) => {
+            for (part, value) in parts {
+                list(value, if name.is_empty() { part } else { format!("{name}.{part}") }, claims);
+            }
+            return;
+        }
+        Value::Array(values) => {
+            let words = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            words.collect::<Vec<_>>().join(", ")
+        }
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    claims.insert(name, said);
+}
+
+impl Comparison {
+    /// In words.
+    pub fn text(&self) -> String {
+        let differences =
+            self.different.iter().map(|Difference { claim, a, b }| format!("{claim}\n  A  {a}\n  B  {b}\n"));
+        let (count, of) = (self.different.len(), self.different.len() + self.equal);
+        differences.collect::<String>() + &format!("{count} of {of} claims differ; nothing of this was verified\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_part_of_a_claim_is_compared() {
+        let a = json!({ "version": 3, "tcb": { "snp": 8, "parts": null }, "platform": ["smt", "ecc"], "same": true });
+        let b = json!({ "version": 5, "tcb": { "snp": 9, "parts": { "fmc": 1 } }, "platform": ["smt"], "same": true });
+        let found = compare(&a, &b).unwrap();
+        let words: Vec<_> = found.different.iter().map(|d| format!("{}: {} / {}", d.claim, d.a, d.b)).collect();
+        assert_eq!(words, ["platform: smt, ecc / smt", "tcb.parts.fmc: none / 1", "tcb.snp: 8 / 9", "version: 3 / 5"]);
+        assert_eq!(compare(&a, &a).unwrap().different, []);
+    }
+}
