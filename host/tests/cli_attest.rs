@@ -238,3 +238,58 @@ fn what_a_report_says_is_shown() {
     // A report of version 2 does not say what it is of, and so not how its versions are packed.
     assert_eq!(shown["report"]["reported_tcb"]["parts"], Value::Null);
 }
+
+/// one-launch: who has the configuration that launches a guest need not copy anything out of it.
+#[test]
+fn one_launch_a_configuration_says_what_to_expect() {
+    let party = Party::new();
+    let config = "tee = \"snp\"\nmemory = \"16M\"\nvcpu-type = \"EPYC-Milan\"\n";
+    let judge = |config: &str| {
+        fs::write(party.path("guest.toml"), config).unwrap();
+        party.below_test_root(&["--guest", "guest.toml"])
+    };
+    let (code, verdict) = judge(config);
+    assert_eq!((code, failed(&verdict)), (0, vec![]), "{verdict}");
+    let expects = |id: &str| {
+        let checks = verdict["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["id"] == id).unwrap()["outcome"] == "passed"
+    };
+    assert!(expects("reference.launch-digest") && expects("reference.host-data"), "{verdict}");
+    let (code, verdict) = judge(&config.replace("16M", "17M"));
+    assert_eq!((code, failed(&verdict)), (5, vec!["reference.launch-digest"]));
+    let (code, verdict) = judge(&format!("{config}snp-host-data = \"{}\"\n", "11".repeat(32)));
+    assert_eq!((code, failed(&verdict)), (5, vec!["reference.host-data"]));
+
+    let refused = |config: &str, expected: &str| {
+        fs::write(party.path("guest.toml"), config).unwrap();
+        let (code, said) = party.verify(&["--guest", "guest.toml"]);
+        assert_eq!((code, said.as_str()), (1, expected));
+    };
+    refused(
+        "memory = \"16M\"\n",
+        "error: guest `guest.toml`: tee is auto, but must be snp or sw: another guest has no report\n",
+    );
+    let frequency =
+        "error: guest `guest.toml`: tee is sw, whose launch has the frequency of its host's TSC: give tsc-khz\n";
+    refused("tee = \"sw\"\n", frequency);
+    refused(
+        "memory = 1\n",
+        "error: config `guest.toml`, line 1, key `memory`: memory size 1 bytes is not a multiple of the page size 4096\n",
+    );
+}
+
+/// Where two reports differ is told by name, and nobody vouches for either.
+#[test]
+fn two_reports_are_compared() {
+    let party = Party::new();
+    fs::copy(party.path("report"), party.path("other")).unwrap();
+    let (code, said) = party.attest(&["diff", "report", "other"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("0 of ") && said.ends_with("; nothing of this was verified\n"), "{said}");
+    party.change("other", |report| report[0x90] ^= 1);
+    let (code, said) = party.attest(&["diff", "report", "other", "--json"]);
+    let found: Value = serde_json::from_str(&said).unwrap();
+    let claims: Vec<_> = found["different"].as_array().unwrap().iter().map(|claim| &claim["claim"]).collect();
+    assert_eq!((code, claims), (10, vec![&Value::from("launch_digest")]));
+    assert_eq!(found["verified"], false);
+}

@@ -100,3 +100,34 @@ fn one_launch_is_found_to_be_one_and_another_to_be_another() {
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
 }
+
+/// one-launch: a guest in test mode is measured as well, for a test's root to sign: all that its first code believes.
+#[test]
+fn one_launch_differences_in_test_mode_have_names() {
+    let predicted = |arguments: &[&str]| {
+        let output = tenure(&[&["sw", "--trace", "--json"], arguments].concat(), b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.json");
+    let given = ["--cmdline", "quick", "--tsc-khz", "2000000"];
+    fs::write(&path, predicted(&given)).unwrap();
+    for (arguments, expected) in [
+        (&[][..], None),
+        (&["--memory", "1G"], Some("memory_bytes: 536870912 in A, 1073741824 in B")),
+        (&["--vcpus", "2"], Some("vcpus: 1 in A, 2 in B")),
+        (&["--tsc-khz", "2100000"], Some("tsc_khz: 2000000 in A, 2100000 in B")),
+        (&["--cmdline", "quack"], Some("command line: ")),
+    ] {
+        // Of what is given twice the last counts.
+        let kept = given.chunks(2).filter(|pair| !arguments.contains(&pair[0])).flatten().copied();
+        let other: Vec<_> = kept.chain(arguments.iter().copied()).collect();
+        let output = tenure(&["diff", path.to_str().unwrap(), "-"], &predicted(&other));
+        let said = String::from_utf8(output.stdout).unwrap();
+        match expected {
+            None => assert!(said.starts_with("the same launch: ") && output.status.success(), "{said}"),
+            Some(named) => assert!(said.contains(named) && output.status.code() == Some(10), "{said}"),
+        }
+    }
+}
