@@ -75,7 +75,7 @@ fn keys_of_a_prediction() {
     };
     let both = "digests firmware_sha256 guest_features pages vcpu_type vmm".to_owned();
     assert_eq!(keys(&predicted(&[])), both);
-    let ours = "digests firmware firmware_sha256 guest_features memory_bytes pages pieces vcpu_type vmm".to_owned();
+    let ours = "digests firmware firmware_sha256 guest_features memory_bytes pages parameters pieces vcpu_type vmm".to_owned();
     assert_eq!(keys(&predicted_of_ours(&[])), ours);
 }
 
@@ -120,7 +120,6 @@ fn one_launch_differences_in_test_mode_have_names() {
         (&["--tsc-khz", "2100000"], Some("tsc_khz: 2000000 in A, 2100000 in B")),
         (&["--cmdline", "quack"], Some("command line: ")),
     ] {
-        // Of what is given twice the last counts.
         let kept = given.chunks(2).filter(|pair| !arguments.contains(&pair[0])).flatten().copied();
         let other: Vec<_> = kept.chain(arguments.iter().copied()).collect();
         let output = tenure(&["diff", path.to_str().unwrap(), "-"], &predicted(&other));
