@@ -75,7 +75,8 @@ fn keys_of_a_prediction() {
     };
     let both = "digests firmware_sha256 guest_features pages vcpu_type vmm".to_owned();
     assert_eq!(keys(&predicted(&[])), both);
-    let ours = "digests firmware firmware_sha256 guest_features memory_bytes pages parameters pieces vcpu_type vmm".to_owned();
+    let ours =
+        "digests firmware firmware_sha256 guest_features memory_bytes pages parameters pieces vcpu_type vmm".to_owned();
     assert_eq!(keys(&predicted_of_ours(&[])), ours);
 }
 

@@ -3,9 +3,8 @@
 use anyhow::{Context, ensure};
 use std::fs;
 use std::process::{Command, Stdio};
-use test_guest::payload;
+use test_guest::{flow::TENURE, payload};
 
-const TENURE: &str = "/bin/tenure";
 const KEY: &str = "/run/key";
 
 /// Asks for the key, opens the payload, and shows what is in it.
