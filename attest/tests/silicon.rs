@@ -13,7 +13,7 @@ use attest::snp::{Anchors, CertificateTable, Endorsements, Product, verify};
 use attest::{Rejected, UnixTime};
 use common::silicon::{DATA, Evidence, HOST_DATA, product};
 use common::{NOW, failed};
-use tenure_silicon::chain::{Authority, HwidForm};
+use tenure_silicon::chain::{HwidForm, authority};
 use tenure_silicon::config::Config;
 use tenure_silicon::model::{Model, Tcb};
 use tenure_silicon::report::EndorsementKey;
@@ -164,7 +164,7 @@ fn no_silent_trust_certificates_that_are_missing_or_none() {
     let mut long = evidence.certificates.vek.clone();
     long.push(0);
     assert_eq!(verdict(Endorsements { vcek: Some(&long), ..of }), ["key.certificate"]);
-    let other = Authority::new(Model::Genoa).unwrap().ark().unwrap();
+    let other = authority(Model::Genoa).unwrap().ark().unwrap();
     assert_eq!(verdict(Endorsements { ark: Some(&other), ..of }), ["chain.ark"]);
 }
 

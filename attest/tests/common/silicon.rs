@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use attest::snp::{Anchors, Endorsements, Product};
 use tenure_silicon::asid::GuestKind;
-use tenure_silicon::chain::{Authority, CertificateTable, VekSubject};
+use tenure_silicon::chain::{Authority, CertificateTable, VekSubject, authority};
 use tenure_silicon::config::Config;
 use tenure_silicon::message::GuestChannel;
 use tenure_silicon::model::Model;
@@ -83,7 +83,7 @@ impl Evidence {
         subject.public_point = key.public_point();
         say(&mut subject);
         static AUTHORITIES: [OnceLock<Authority>; 3] = [const { OnceLock::new() }; 3];
-        let authority = AUTHORITIES[index(model)].get_or_init(|| Authority::new(model).unwrap());
+        let authority = AUTHORITIES[index(model)].get_or_init(|| authority(model).unwrap());
         evidence.certificates.vek = authority.vek(&subject).unwrap();
         evidence
     }

@@ -1,6 +1,9 @@
 //! What a platform is like.
 
+use std::sync::Arc;
+
 use crate::asid::AsidConfig;
+use crate::chain::Authority;
 use crate::model::{Model, Tcb};
 
 /// Everything that differs from machine to machine.
@@ -44,23 +47,24 @@ pub struct Config {
     pub mitigations: u64,
     /// The firmware can promise not to move pages.
     pub page_swap_disable: bool,
+    /// Who certifies the chip's keys: the product's fixed authorities, whose keys are public, unless others are named.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Config {
     /// A usual machine of this model: 256 MiB, few ASIDs, SMT on.
     pub fn new(model: Model, seed: [u8; 32]) -> Config {
-        let tcb =
-            Tcb { fmc: if model == Model::Turin { 1 } else { 0 }, boot_loader: 9, tee: 0, snp: 23, microcode: 72 };
+        let tcb = Tcb::usual(model);
         Config {
             model,
             seed,
             asids: AsidConfig { max: 32, min_sev: 17, ciphertext_hiding: None, cpus: 4 },
             pages: 1 << 16,
-            api: (1, if model == Model::Turin { 58 } else { 55 }),
+            api: model.api(),
             build: 40,
             current_tcb: tcb,
             committed_tcb: tcb,
-            report_version: model.report_version(),
+            report_version: model.first_report_version(),
             smt: true,
             sockets: 1,
             cxl: false,
@@ -71,6 +75,7 @@ impl Config {
             alias_check_complete: true,
             mitigations: 0x3,
             page_swap_disable: model == Model::Turin,
+            authority: None,
         }
     }
 

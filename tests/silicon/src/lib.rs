@@ -5,7 +5,10 @@
 //! [`platform`] is all of it in one, to be shared by threads. Does not own guest memory files, memory slots, nested page
 //! tables or ioctls: whoever calls it is the kernel.
 //!
-//! It is written from AMD's specifications and shares no code with what it tests, so that a mistake is not shared:
+//! Certificates and the form of reports and signatures are `test-root`'s ([`model`], [`signing`]): whatever is signed for in
+//! software is signed for by that crate.
+//!
+//! Both are written from AMD's specifications and share no code with what they test, so that a mistake is not shared:
 //! AMD64 Architecture Programmer's Manual (24593, volume 2, 15.36; volume 3 for the instructions), SEV Secure Nested
 //! Paging Firmware ABI (56860), Guest-Hypervisor Communication Block (56421). What of it is certain and what is not is
 //! in the crate's README.
@@ -14,7 +17,6 @@
 
 mod aead;
 pub mod asid;
-mod bytes;
 pub mod chain;
 pub mod config;
 #[cfg(test)]
@@ -22,12 +24,13 @@ mod fixture;
 pub mod hardware;
 pub mod memory;
 pub mod message;
-pub mod model;
 pub mod platform;
 pub mod psp;
 pub mod report;
 pub mod rmp;
 mod secret;
-pub mod signing;
 pub mod units;
 pub mod violation;
+
+pub(crate) use test_root::bytes;
+pub use test_root::{model, signing};

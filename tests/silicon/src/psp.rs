@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::hardware::Hardware;
 use crate::model::Tcb;
-use crate::secret::{Fresh, Seed};
+use crate::secret::Fresh;
 use crate::units::{PageSize, Pfn};
+use test_root::chip::Seed;
 
 pub mod cpuid;
 pub mod digest;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use test_root::report::Vmpl;
+
 /// Bytes of a 4 KiB page.
 pub const PAGE_BYTES: usize = 4096;
 /// 4 KiB pages in a 2 MiB page.
@@ -22,19 +24,6 @@ pub struct Gpa(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Asid(pub u32);
 
-/// Privilege level of a virtual machine's software, 0 (most) to 3 (least).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Vmpl {
-    /// The level that validates pages.
-    Vmpl0,
-    /// The second level.
-    Vmpl1,
-    /// The third level.
-    Vmpl2,
-    /// The least privileged level.
-    Vmpl3,
-}
-
 /// Size of a page as the RMP knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PageSize {
@@ -48,36 +37,6 @@ pub enum PageSize {
 impl Asid {
     /// Memory that no guest owns.
     pub const HOST: Asid = Asid(0);
-}
-
-impl Vmpl {
-    /// All levels, most privileged first.
-    pub const ALL: [Vmpl; 4] = [Vmpl::Vmpl0, Vmpl::Vmpl1, Vmpl::Vmpl2, Vmpl::Vmpl3];
-
-    /// The level of this number, if there is one.
-    pub fn from_number(number: u32) -> Option<Vmpl> {
-        Vmpl::ALL.into_iter().find(|vmpl| vmpl.number() == number)
-    }
-
-    /// Its number.
-    pub fn number(self) -> u32 {
-        match self {
-            Vmpl::Vmpl0 => 0,
-            Vmpl::Vmpl1 => 1,
-            Vmpl::Vmpl2 => 2,
-            Vmpl::Vmpl3 => 3,
-        }
-    }
-
-    /// Its place in an array of one value a level.
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Vmpl::Vmpl0 => 0,
-            Vmpl::Vmpl1 => 1,
-            Vmpl::Vmpl2 => 2,
-            Vmpl::Vmpl3 => 3,
-        }
-    }
 }
 
 impl PageSize {

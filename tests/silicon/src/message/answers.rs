@@ -10,8 +10,8 @@ use crate::model::Tcb;
 use crate::psp::cpuid::{CpuidFunction, FUNCTION_BYTES, MAX_FUNCTIONS};
 use crate::psp::{Guest, Psp, Status};
 use crate::report::{EndorsementKey, KeySelection, REPORT_BYTES, ReportRequest};
-use crate::secret::Seed;
 use crate::units::Vmpl;
+use test_root::chip::Seed;
 
 const REPORT_REQUEST_BYTES: usize = 0x60;
 const KEY_REQUEST_BYTES: usize = 0x20;

@@ -12,6 +12,8 @@ use crate::psp::status::Status;
 use crate::signing::{self, KeyPair, PUBLIC_KEY_BYTES, SigningError};
 use crate::units::PAGE_BYTES;
 
+pub use test_root::report::Identity;
+
 /// Bytes of an ID block.
 pub const ID_BLOCK_BYTES: usize = 96;
 /// Its only version.
@@ -35,21 +37,6 @@ pub struct IdentityInput<'a> {
     pub auth: &'a [u8; PAGE_BYTES],
     /// Whether an author's key has signed the ID key (AUTH_KEY_EN).
     pub author_key: bool,
-}
-
-/// What of it goes into reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// FAMILY_ID.
-    pub family_id: [u8; 16],
-    /// IMAGE_ID.
-    pub image_id: [u8; 16],
-    /// GUEST_SVN.
-    pub guest_svn: u32,
-    /// SHA-384 of the ID key.
-    pub id_key_digest: Digest,
-    /// SHA-384 of the author's key.
-    pub author_key_digest: Option<Digest>,
 }
 
 /// An ID block's fields, for who builds one.

@@ -15,7 +15,7 @@ use crate::model::{Model, Tcb};
 use crate::report::EndorsementKey;
 
 /// Years that a VCEK's certificate is good for.
-const VCEK_YEARS: u32 = 7;
+pub(crate) const VCEK_YEARS: u32 = 7;
 /// Years that a VLEK's is.
 const VLEK_YEARS: u32 = 1;
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");

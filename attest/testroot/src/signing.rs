@@ -8,7 +8,7 @@ use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p384::{EncodedPoint, FieldBytes};
 
 use crate::bytes::{all_zero, put, take, take_u32};
-use crate::secret::Seed;
+use crate::chip::Seed;
 
 /// Bytes of a number on P-384.
 const NUMBER: usize = 48;
@@ -44,7 +44,7 @@ pub enum SigningError {
 
 impl KeyPair {
     /// The key that a seed has under this label.
-    pub(crate) fn derive(seed: &Seed, label: &str, parts: &[&[u8]]) -> KeyPair {
+    pub fn derive(seed: &Seed, label: &str, parts: &[&[u8]]) -> KeyPair {
         // Of 2^384 numbers all but one in 2^190 are keys, so the first attempt is the last.
         let mut attempt = 0u8;
         loop {

@@ -4,11 +4,9 @@
 //! Guest Request"; the GUIDs' bytes stand in the order in which GUIDs are written.
 
 use crate::chain::{Authority, ChainError};
-use crate::platform::Platform;
-use crate::psp::Psp;
 use crate::report::EndorsementKey;
 
-use super::vek::{HwidForm, VekSubject};
+use super::vek::VekSubject;
 
 const VCEK: [u8; 16] = 0x63da758d_e664_4564_adc5_f4b93be8accd_u128.to_be_bytes();
 const VLEK: [u8; 16] = 0xa8074bc2_a25a_483e_aae6_39c045a0b8a1_u128.to_be_bytes();
@@ -30,6 +28,16 @@ pub struct CertificateTable {
 }
 
 impl CertificateTable {
+    /// The certificates of an endorsement key and of who issues them.
+    pub fn issue(authority: &Authority, subject: &VekSubject) -> Result<CertificateTable, ChainError> {
+        Ok(CertificateTable {
+            kind: subject.kind,
+            ark: authority.ark()?,
+            intermediate: authority.intermediate(subject.kind)?,
+            vek: authority.vek(subject)?,
+        })
+    }
+
     /// The bytes that the host passes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let vek = match self.kind {
@@ -49,35 +57,5 @@ impl CertificateTable {
         table.resize(ENTRY_BYTES * (certificates.len() + 1), 0);
         table.extend([&self.ark[..], &self.intermediate, &self.vek].concat());
         table
-    }
-}
-
-impl Psp {
-    /// What the certificate of this platform's key has to say, with a provider's name and a beginning to choose.
-    pub fn vek_subject(&self, kind: EndorsementKey) -> Result<VekSubject, ChainError> {
-        let key = self.endorsement_key(kind).map_err(|_| ChainError::NoKey(kind))?;
-        Ok(VekSubject {
-            kind,
-            public_point: key.public_point(),
-            tcb: self.reported_tcb,
-            chip_id: self.chip_id(),
-            hwid_form: HwidForm::default(),
-            csp_id: "TEST-CSP".into(),
-            not_before: crate::chain::EPOCH,
-        })
-    }
-}
-
-impl Platform {
-    /// The certificates for what this platform signs with this kind of key now.
-    pub fn certificates(&self, kind: EndorsementKey) -> Result<CertificateTable, ChainError> {
-        let (model, subject) = self.inspect(|_, psp| (psp.config().model, psp.vek_subject(kind)));
-        let authority = Authority::new(model)?;
-        Ok(CertificateTable {
-            kind,
-            ark: authority.ark()?,
-            intermediate: authority.intermediate(kind)?,
-            vek: authority.vek(&subject?)?,
-        })
     }
 }

@@ -67,12 +67,25 @@ impl Model {
         }
     }
 
-    /// The version of reports that its firmware writes, unless configured.
-    pub fn report_version(self) -> u32 {
+    /// The version of reports that its first firmware wrote.
+    pub fn first_report_version(self) -> u32 {
         match self {
             Model::Milan => 2,
             Model::Genoa => 3,
             Model::Turin => 5,
+        }
+    }
+
+    /// The version of reports that its present firmware writes: no product's are without family, model and stepping.
+    pub fn report_version(self) -> u32 {
+        self.first_report_version().max(3)
+    }
+
+    /// The version of the firmware's interface, major and minor.
+    pub fn api(self) -> (u8, u8) {
+        match self {
+            Model::Milan | Model::Genoa => (1, 55),
+            Model::Turin => (1, 58),
         }
     }
 
@@ -86,6 +99,11 @@ impl Model {
 }
 
 impl Tcb {
+    /// What a usual machine of this model has.
+    pub fn usual(model: Model) -> Tcb {
+        Tcb { fmc: if model == Model::Turin { 1 } else { 0 }, boot_loader: 9, tee: 0, snp: 23, microcode: 72 }
+    }
+
     fn components(self) -> [u8; 5] {
         [self.boot_loader, self.tee, self.snp, self.microcode, self.fmc]
     }

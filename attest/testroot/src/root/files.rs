@@ -1,0 +1,119 @@
+//! The files of a test root.
+//!
+//! Owns their names, who may read them, and reading and writing them. Public ones a relying party takes away; private ones
+//! are read only if nobody but their owner can have read or changed them. Law no-silent-trust: sizes have a limit.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use super::TestRootError;
+use crate::chip::Seed;
+
+/// The root's certificate in DER: the anchor. Public.
+pub const ANCHOR: &str = "ark.der";
+/// The table of certificates. Public.
+pub const CERTIFICATES: &str = "certificates";
+/// The description. Public.
+pub const ABOUT: &str = "root.toml";
+/// Private keys of ARK, ASK and ASVK, PKCS #8 in DER.
+pub const KEYS: [&str; 3] = ["ark.key", "ask.key", "asvk.key"];
+/// The seed of the chip's keys. Private.
+pub const CHIP_KEY: &str = "chip.key";
+
+/// More than any file has.
+const MOST: u64 = 1 << 16;
+/// The directory's mode.
+pub(super) const DIR_MODE: u32 = 0o700;
+const PRIVATE_MODE: u32 = 0o600;
+const PUBLIC_MODE: u32 = 0o644;
+/// Rights of everybody but the owner.
+const OTHERS: u32 = 0o077;
+
+/// A file.
+type Bytes = Zeroizing<Vec<u8>>;
+
+/// Everything in the directory.
+pub(super) struct Files {
+    pub(super) keys: [Bytes; 3],
+    pub(super) seed: Seed,
+    pub(super) about: Vec<u8>,
+    pub(super) anchor: Vec<u8>,
+    pub(super) certificates: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    Private,
+    Public,
+}
+
+/// Reads everything, if private files are private.
+pub(super) fn read(dir: &Path) -> Result<Files, TestRootError> {
+    let read = |source| TestRootError::Read { path: dir.to_owned(), source };
+    let metadata = dir.metadata().map_err(read)?;
+    if !metadata.is_dir() {
+        return Err(TestRootError::Kind { path: dir.to_owned(), wanted: "directory" });
+    }
+    expect_private(dir, metadata.permissions().mode())?;
+    let [ark, ask, asvk] = KEYS.map(|name| read_file(&dir.join(name), Secrecy::Private));
+    let keys = [ark?, ask?, asvk?];
+    let path = dir.join(CHIP_KEY);
+    let seed = read_file(&path, Secrecy::Private)?;
+    let seed = Seed(seed[..].try_into().map_err(|_| TestRootError::ChipKey { path, bytes: seed.len() })?);
+    let public = |name| read_file(&dir.join(name), Secrecy::Public).map(|bytes| bytes.to_vec());
+    Ok(Files { keys, seed, about: public(ABOUT)?, anchor: public(ANCHOR)?, certificates: public(CERTIFICATES)? })
+}
+
+fn read_file(path: &Path, secrecy: Secrecy) -> Result<Bytes, TestRootError> {
+    let read = |source| TestRootError::Read { path: path.to_owned(), source };
+    // What is looked at is what was opened; a pipe must not keep us waiting for somebody to write.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(TestRootError::Kind { path: path.to_owned(), wanted: "regular file" });
+    }
+    if secrecy == Secrecy::Private {
+        expect_private(path, metadata.permissions().mode())?;
+    }
+    // At its full size at once, so that no copies of a key are left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len().min(MOST) + 1).unwrap_or(0)));
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MOST {
+        return Err(TestRootError::TooLarge { path: path.to_owned(), most: MOST });
+    }
+    Ok(bytes)
+}
+
+/// A file that we can read and its owner alone has rights to is ours, or we are root.
+fn expect_private(path: &Path, mode: u32) -> Result<(), TestRootError> {
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    Err(TestRootError::Mode { path: path.to_owned(), mode: mode & 0o7777 })
+}
+
+/// Writes everything into an empty directory.
+pub(super) fn write(dir: &Path, files: &Files) -> Result<(), TestRootError> {
+    for (name, key) in KEYS.iter().zip(&files.keys) {
+        write_file(&dir.join(name), key, PRIVATE_MODE)?;
+    }
+    write_file(&dir.join(CHIP_KEY), &files.seed.0, PRIVATE_MODE)?;
+    write_file(&dir.join(ABOUT), &files.about, PUBLIC_MODE)?;
+    write_file(&dir.join(ANCHOR), &files.anchor, PUBLIC_MODE)?;
+    write_file(&dir.join(CERTIFICATES), &files.certificates, PUBLIC_MODE)
+}
+
+fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TestRootError> {
+    let write = || -> std::io::Result<()> {
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| TestRootError::Write { path: path.to_owned(), source })
+}
