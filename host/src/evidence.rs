@@ -8,6 +8,7 @@
 pub mod claims;
 pub mod diff;
 pub mod expected;
+pub mod launch_log;
 pub mod policy;
 pub mod verdict;
 

@@ -38,6 +38,8 @@ pub enum Source {
     File(PathBuf),
     /// Standard input.
     StandardInput,
+    /// What came with a guest's evidence.
+    Evidence,
 }
 
 /// A trace, checked.
@@ -123,6 +125,8 @@ impl Source {
         match self {
             Self::File(path) => read(&mut File::open(path).map_err(failed)?, &mut bytes),
             Self::StandardInput => read(&mut io::stdin().lock(), &mut bytes),
+            // That is never read from anywhere.
+            Self::Evidence => Ok(0),
         }
         .map_err(failed)?;
         if bytes.len() as u64 > MAX_BYTES {
@@ -138,7 +142,8 @@ impl Trace {
         Self::parse(from, &from.read()?)
     }
 
-    fn parse(from: &Source, bytes: &[u8]) -> Result<Self, TraceError> {
+    /// Checks what was read from there.
+    pub fn parse(from: &Source, bytes: &[u8]) -> Result<Self, TraceError> {
         let value: Value =
             serde_json::from_slice(bytes).map_err(|source| TraceError::NotJson { from: from.clone(), source })?;
         let wrong = |(field, problem)| TraceError::Field { from: from.clone(), field, problem };
@@ -266,6 +271,7 @@ impl fmt::Display for Source {
         match self {
             Self::File(path) => write!(f, "`{}`", path.display()),
             Self::StandardInput => f.write_str("on standard input"),
+            Self::Evidence => f.write_str("in the evidence"),
         }
     }
 }
