@@ -1,6 +1,7 @@
 //! The lab host all cases of a bed share, with `tenure` and the guests on board.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -29,6 +30,8 @@ pub(crate) struct Bed {
     lab: Lab,
     options: BootOptions,
     host: Option<Host>,
+    tenure: PathBuf,
+    init: PathBuf,
     /// Holds the initial RAM disk until the last host is booted.
     _scratch: TempDir,
 }
@@ -42,7 +45,7 @@ impl Bed {
         let mut build = |package, target| lab.build_static(package, &target, &mut progress);
         let tenure = build("tenure", Target::Bin("tenure".to_owned()))?;
         let init = build("test-guest", Target::Bin("test-guest".to_owned()))?;
-        let mut files = vec![(tenure, TENURE)];
+        let mut files = vec![(tenure.clone(), TENURE)];
         let mut options = BootOptions::for_bed(bed);
         if bed == LabBed::Amd {
             files.push((build("test-guest", Target::Example("virtio-peer".to_owned()))?, PEER));
@@ -52,10 +55,10 @@ impl Bed {
         let kernel = lab.debian_guest(&DebianKernel::Version(DEBIAN_VERSION.to_owned()), &mut progress)?;
         let scratch = tempfile::tempdir()?;
         let initrd = scratch.path().join("initrd");
-        fs::write(&initrd, test_guest::initrd(&fs::read(init)?)?)?;
+        fs::write(&initrd, test_guest::initrd(&fs::read(&init)?)?)?;
         files.extend([(kernel, DEBIAN_KERNEL), (initrd, INITRD)]);
         options.extra_files = files.into_iter().map(|(here, there)| (here, there.to_owned())).collect();
-        Ok(Self { lab, options, host: None, _scratch: scratch })
+        Ok(Self { lab, options, host: None, tenure, init, _scratch: scratch })
     }
 
     /// The host; boots one if there is none.
@@ -65,6 +68,16 @@ impl Bed {
             None => self.lab.boot(&self.options).context("cannot boot a lab host")?,
         };
         Ok(self.host.insert(host))
+    }
+
+    /// `tenure` here, the same that is on board.
+    pub(crate) fn tenure(&self) -> &Path {
+        &self.tenure
+    }
+
+    /// `/init` of guests here.
+    pub(crate) fn init(&self) -> &Path {
+        &self.init
     }
 
     /// Ends the host: after a failure nobody knows in what state it is.

@@ -57,7 +57,12 @@ struct Text {
 impl Vmm {
     /// Starts `tenure run` with these arguments, in a control group if one is named.
     pub(crate) fn start(host: &Host, arguments: &[String], cgroup: Option<&str>) -> Result<Self> {
-        let mut command = Command::new(TENURE)
+        Self::start_program(host, TENURE, arguments, cgroup)
+    }
+
+    /// The same with this `tenure`.
+    pub(crate) fn start_program(host: &Host, tenure: &str, arguments: &[String], cgroup: Option<&str>) -> Result<Self> {
+        let mut command = Command::new(tenure)
             .args(["run", "--events", EVENTS])
             .args(arguments.iter().map(String::as_bytes))
             .stdin(Stdin::Stream)

@@ -4,6 +4,7 @@
 //! Cases run one after the other on one lab host of each bed. `TENURE_LONG_TESTS=1` makes many attempts of one; each
 //! attempt is told with its times, and none is repeated.
 
+mod attest;
 #[path = "../common/mod.rs"]
 mod common;
 mod intel;
@@ -19,7 +20,7 @@ use common::bed::Bed;
 use tenure_lab::Bed as LabBed;
 use test_harness::Case;
 
-const CASES: [Case<Bed>; 13] = [
+const CASES: [Case<Bed>; 14] = [
     Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
     Case { name: "debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
     Case { name: "debian_kernel_converts_by_itself_1_vcpu", run: |bed| linux::converts_by_itself(bed, 1) },
@@ -29,6 +30,7 @@ const CASES: [Case<Bed>; 13] = [
     Case { name: "self_test_6_gib", run: |bed| selftest::passes(bed, 2, &["--memory=6G"]) },
     Case { name: "guests_survive_floating_point_elsewhere", run: selftest::survives_floating_point_elsewhere },
     Case { name: "self_test_of_the_host", run: selftest::of_the_host },
+    Case { name: "a_secret_for_the_expected_guest_only", run: attest::a_secret_for_the_expected_guest_only },
     Case { name: "memory_is_single_all_private", run: |bed| memory::is_single(bed, "none") },
     Case { name: "memory_is_single_with_shared_pages", run: |bed| memory::is_single(bed, "sev") },
     Case { name: "conversions_to_and_fro", run: |bed| stress::converts(bed, 300, 1_500) },
