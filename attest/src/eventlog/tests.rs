@@ -96,7 +96,7 @@ fn no_silent_trust_logs_of_other_guests() {
     let bytes = grub();
     let starts = places(&bytes);
     let log = EventLog::parse(&bytes).unwrap();
-    let verified = |quote| crate::tdx::Endorsed::assumed_verified(crate::tdx::Quote::parse(quote).unwrap());
+    let verified = |quote| Endorsed::assumed_verified(crate::tdx::Quote::parse(quote).unwrap());
     let failed = |log: &EventLog<'_>, quote| {
         let checks = check(Some(log), &verified(quote));
         assert_eq!(checks.iter().count(), 5);

@@ -190,19 +190,19 @@ impl CollateralFiles {
 
     /// As verification wants it.
     pub fn borrowed(&self) -> Collateral<'_> {
-        let signed = |statement: &'_ Option<Statement>| {
-            statement.as_ref().map(|Statement { text, signature, chain }| SignedJson {
-                text: text.as_bytes(),
-                signature,
-                chain,
-            })
-        };
         Collateral {
-            tcb_info: signed(&self.tcb_info),
-            qe_identity: signed(&self.qe_identity),
+            tcb_info: self.tcb_info.as_ref().map(Statement::signed),
+            qe_identity: self.qe_identity.as_ref().map(Statement::signed),
             root_crl: self.root_crl.as_deref(),
             pck_crl: self.pck_crl.as_deref(),
         }
+    }
+}
+
+impl Statement {
+    fn signed(&self) -> SignedJson<'_> {
+        let Self { text, signature, chain } = self;
+        SignedJson { text: text.as_bytes(), signature, chain }
     }
 }
 
