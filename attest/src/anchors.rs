@@ -5,8 +5,15 @@
 //! are is each technology's own ([`crate::snp::Anchor`], [`crate::tdx::Anchor`]).
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::x509::{Certificate, CertificateError};
+
+/// A root of trust: a vendor's, or one for tests, which is another value.
+pub trait Root: Copy + fmt::Debug + fmt::Display {
+    /// Whether hardware vouches for what rests on it.
+    fn is_hardware(self) -> bool;
+}
 
 /// Roots that may be relied on, each with whom it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,9 +3,12 @@
 //! Owns the list of checks that every verdict comes with: all of them, not only the first that failed, each with what
 //! was wanted and what was there. Does not own what is checked: see [`mod@crate::snp::verify`].
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+
+use crate::UnixTime;
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +47,11 @@ impl CheckId {
     /// A check that cannot always be made.
     pub(crate) const fn where_possible(name: &'static str, subject: &'static str) -> Self {
         Self { name, subject, need: Need::May, fault: Fault::Evidence }
+    }
+
+    /// A check of what somebody wants, which may be nothing.
+    pub(crate) const fn of_wish(name: &'static str, subject: &'static str) -> Self {
+        Self::where_possible(name, subject).failing_as(Fault::Unmet)
     }
 
     /// The same check, whose failure means this.
@@ -90,6 +98,8 @@ pub struct Check {
     pub fault: Fault,
     /// What else is known about it that people should know, whatever came of the check.
     pub advisory: Option<&'static str>,
+    /// By how much it was missed, in a few words, if it is a matter of more and less.
+    pub shortfall: Option<String>,
 }
 
 impl Check {
@@ -149,6 +159,11 @@ impl Checks {
         self.failed().map(|check| check.fault).min().or_else(fatal)
     }
 
+    /// These after those that were made before.
+    pub(crate) fn append(&mut self, Self(mut further): Self) {
+        self.0.append(&mut further);
+    }
+
     pub(crate) fn add(&mut self, id: CheckId, expected: impl ToString, actual: Result<impl ToString, impl ToString>) {
         let (outcome, actual) = match actual {
             Ok(actual) => (Outcome::Passed, actual.to_string()),
@@ -173,7 +188,36 @@ impl Checks {
         }
     }
 
+    /// Says with the check that was noted last by how much it was missed.
+    pub(crate) fn fall_short(&mut self, by: String) {
+        if let Some(check) = self.0.last_mut() {
+            check.shortfall = Some(by);
+        }
+    }
+
     fn push(&mut self, id: CheckId, outcome: Outcome, expected: String, actual: String) {
-        self.0.push(Check { id, outcome, expected, actual, fault: id.fault, advisory: None });
+        self.0.push(Check { id, outcome, expected, actual, fault: id.fault, advisory: None, shortfall: None });
+    }
+}
+
+/// The moment of a verdict, and how far beyond it the verdict holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Horizon {
+    pub(crate) now: UnixTime,
+    pub(crate) until: UnixTime,
+}
+
+impl Horizon {
+    pub(crate) const fn at(now: UnixTime) -> Self {
+        Self { now, until: UnixTime::from_secs(u64::MAX) }
+    }
+
+    /// That a span of time includes this moment; the verdict ends with it.
+    pub(crate) fn span(&mut self, checks: &mut Checks, id: CheckId, (from, to): (UnixTime, UnixTime)) {
+        let Self { now, until } = self;
+        let span = format!("{from} to {to}");
+        let found = if from <= *now && *now <= to { Ok(span) } else { Err(span) };
+        checks.add(id, format!("one that includes {now}"), found);
+        *until = (*until).min(to);
     }
 }

@@ -14,8 +14,9 @@ pub mod tcb;
 mod vek;
 pub mod verify;
 
+pub use crate::appraisal::{Tier, Verdict};
 pub use anchors::{Anchor, Anchors};
-pub use appraise::{Appraisal, ReferenceValues, Tier, Verdict, appraise};
+pub use appraise::{Appraisal, ReferenceValues, appraise};
 pub use certificates::{CertificateTable, Endorsements};
 pub use policy::{Allowance, Policy, Preset, Requirement, TcbFloor};
 pub use product::Product;

@@ -5,12 +5,14 @@
 
 use core::fmt;
 
+use crate::UnixTime;
+use crate::anchors::Root;
 use crate::check::{Checks, Fault};
 
 /// Something that can be verified.
 pub trait Evidence {
     /// The root of trust that it can rest on: hardware's, or one for tests, which is another value.
-    type Anchor: Copy + fmt::Debug + fmt::Display;
+    type Anchor: Root;
 }
 
 /// Evidence of which every check passed.
@@ -18,14 +20,22 @@ pub trait Evidence {
 pub struct Verified<T: Evidence> {
     evidence: T,
     anchor: T::Anchor,
+    valid_until: UnixTime,
     checks: Checks,
 }
 
 impl<T: Evidence> Verified<T> {
     /// The verdict that these checks give. Without a root there is nothing to rest on.
-    pub(crate) fn judge(evidence: T, anchor: Option<T::Anchor>, checks: Checks) -> Result<Self, Rejected> {
+    pub(crate) fn judge(
+        evidence: T,
+        anchor: Option<T::Anchor>,
+        valid_until: UnixTime,
+        checks: Checks,
+    ) -> Result<Self, Rejected> {
         match anchor {
-            Some(anchor) if !checks.iter().any(crate::check::Check::is_fatal) => Ok(Self { evidence, anchor, checks }),
+            Some(anchor) if !checks.iter().any(crate::check::Check::is_fatal) => {
+                Ok(Self { evidence, anchor, valid_until, checks })
+            }
             _ => Err(Rejected { checks }),
         }
     }
@@ -39,6 +49,12 @@ impl<T: Evidence> Verified<T> {
     /// [`tdx::Anchor::is_hardware`](crate::tdx::Anchor::is_hardware).
     pub const fn anchor(&self) -> T::Anchor {
         self.anchor
+    }
+
+    /// The last moment at which everything that it rests on is good: certificates, lists of revoked ones, and what else
+    /// was published with an end.
+    pub const fn valid_until(&self) -> UnixTime {
+        self.valid_until
     }
 
     /// What was checked, and what could not be.

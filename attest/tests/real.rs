@@ -220,6 +220,23 @@ fn no_silent_trust_certificates_that_amd_did_not_sign() {
     }
 }
 
+/// A verdict ends with the first thing that it rests on: the list, if there is one, else the key's certificate.
+#[test]
+fn verdicts_end_when_they_say() {
+    let list = vector("amd/crl-turin.der");
+    let Real { report, vek, intermediate, .. } = turin();
+    let verdict = |crl, seconds| {
+        let endorsements =
+            Endorsements { vcek: Some(&vek), intermediate: Some(&intermediate), crl, ..Endorsements::default() };
+        let verdict = verify(&report, &endorsements, &Anchors::amd(), UnixTime::from_secs(seconds));
+        verdict.map(|verified| verified.valid_until()).map_err(|rejected| failed(&rejected))
+    };
+    assert_eq!(verdict(Some(&list[..]), 1_788_220_800), Ok("2026-10-04T00:00:00Z".parse().unwrap()));
+    let until = verdict(None, 1_788_220_800).unwrap().as_secs();
+    assert_eq!(verdict(None, until), Ok(UnixTime::from_secs(until)));
+    assert_eq!(verdict(None, until + 1), Err(vec!["key.validity"]));
+}
+
 /// AMD's own lists, at a moment at which they hold, a second too early and a second too late.
 #[test]
 fn no_silent_trust_amds_lists_of_revoked_certificates() {

@@ -1,32 +1,37 @@
 //! `tenure attest`: evidence of guests in files, and what is to be said of it.
 //!
-//! Owns reading it, the two steps of a verdict (verified, then appraised) and the exit code that comes of them. Does not
-//! own whether anything holds: that is [`attest`]'s to find out. A policy's file is [`policy`]'s, words and keys of a
-//! verdict [`verdict`]'s, what a report says [`claims`]'s,
-//! where two of them differ [`diff`]'s, what one must say of a guest that is launched here [`expected`]'s.
+//! Owns reading reports, the two steps of a verdict (verified, then appraised) and the exit code that comes of them. Does
+//! not own whether anything holds: that is [`attest`]'s to find out. Quotes are [`tdx`]'s; certificates in files of their
+//! own [`certificates`]'; a policy's file is [`policy`]'s, words and keys of a verdict [`verdict`]'s, what a report says
+//! [`claims`]'s, where two of them differ [`diff`]'s, and what one must say of a guest that is launched here
+//! [`expected`]'s.
 
+pub mod certificates;
 pub mod claims;
 pub mod diff;
 pub mod expected;
 pub mod launch_log;
 pub mod policy;
+pub mod tdx;
 pub mod verdict;
 
 use std::time::{SystemTimeError, UNIX_EPOCH};
 
 use attest::anchors::AnchorError;
+use attest::appraisal::Appraisal;
 use attest::check::Fault;
 use attest::snp::certificates::TableError;
 use attest::snp::{
-    Anchors, Appraisal, CertificateTable, Endorsements, Policy, Product, ReferenceValues, Report, ReportError,
-    appraise, verify,
+    Anchors, CertificateTable, Endorsements, Policy, Product, ReferenceValues, Report, ReportError, appraise, verify,
 };
 use attest::{Rejected, UnixTime, Verified};
 
 use crate::exit::ExitCode;
 use crate::idblock::{IdBlockError, Source};
+use certificates::{CertificateFileError, Certificates};
 use expected::ExpectedError;
 use policy::PolicyFileError;
+use tdx::QuoteFileError;
 
 /// More than any report, and than any table or list that a guest has room for.
 const MOST: u64 = 1 << 20;
@@ -67,6 +72,20 @@ pub enum EvidenceError {
         /// What is wrong with it.
         source: TableError,
     },
+    /// Certificates in files of their own.
+    #[error(transparent)]
+    Certificates(#[from] CertificateFileError),
+    /// A quote, or what goes with it.
+    #[error(transparent)]
+    Quote(Box<QuoteFileError>),
+    /// A test's root in place of one that the evidence cannot rest on.
+    #[error("allow-test-root {given}: {what}")]
+    OtherRoot {
+        /// In place of which.
+        given: &'static str,
+        /// On which it can rest.
+        what: &'static str,
+    },
     /// The time.
     #[error("now: the clock is before 1970: {0}")]
     Clock(#[from] SystemTimeError),
@@ -78,14 +97,20 @@ impl From<PolicyFileError> for EvidenceError {
     }
 }
 
+impl From<QuoteFileError> for EvidenceError {
+    fn from(error: QuoteFileError) -> Self {
+        Self::Quote(Box::new(error))
+    }
+}
+
 impl EvidenceError {
     /// What a command's exit code is because of it.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Report { .. } | Self::Table { .. } => ExitCode::EVIDENCE_INVALID,
-            Self::Read(_) | Self::Policy(_) | Self::Expected(_) | Self::TestRoot { .. } | Self::Clock(_) => {
-                ExitCode::Usage
-            }
+            Self::Certificates(error) if error.is_contents() => ExitCode::EVIDENCE_INVALID,
+            Self::Quote(error) if error.is_contents() => ExitCode::EVIDENCE_INVALID,
+            _ => ExitCode::Usage,
         }
     }
 }
@@ -95,6 +120,7 @@ impl EvidenceError {
 pub struct Evidence {
     report: Vec<u8>,
     table: Option<Vec<u8>>,
+    files: Certificates,
     list: Option<Vec<u8>>,
 }
 
@@ -104,6 +130,7 @@ impl Evidence {
         let evidence = Self {
             report: report.read("report", MOST)?,
             table: certificates.map(|from| from.read("certificates", MOST)).transpose()?,
+            files: Certificates::default(),
             list: list.map(|from| from.read("crl", MOST)).transpose()?,
         };
         if let (Some(from), Some(table)) = (certificates, &evidence.table) {
@@ -112,16 +139,29 @@ impl Evidence {
         Ok(evidence)
     }
 
+    /// The same with certificates from files of their own, which count, and not those of the table.
+    #[must_use]
+    pub fn with_certificates(self, files: Certificates) -> Self {
+        Self { files, ..self }
+    }
+
     /// The report, if it is one. Nobody has verified it.
     pub fn report(&self) -> Result<Report<'_>, ReportError> {
         Report::parse(&self.report)
     }
 
     /// What is to be said of it. A list that was given on its own counts, and not the host's.
-    pub fn judge(&self, anchors: &Anchors, policy: &Policy, references: &ReferenceValues, now: UnixTime) -> Judged<'_> {
+    pub fn judge(
+        &self,
+        anchors: &Anchors,
+        policy: &Policy,
+        references: &ReferenceValues,
+        now: UnixTime,
+    ) -> Judged<Report<'_>> {
         // That a table is one was checked when it was read.
         let table = self.table.as_deref().and_then(|table| CertificateTable::parse(table).ok());
         let endorsements = table.map(|table| table.endorsements()).unwrap_or_default();
+        let endorsements = self.files.over(endorsements);
         let endorsements = Endorsements { crl: self.list.as_deref().or(endorsements.crl), ..endorsements };
         match verify(&self.report, &endorsements, anchors, now) {
             Ok(verified) => {
@@ -135,14 +175,14 @@ impl Evidence {
 
 /// What came of evidence.
 #[derive(Debug)]
-pub enum Judged<'a> {
+pub enum Judged<T: attest::Evidence> {
     /// It is worth nothing.
     Rejected(Rejected),
     /// It is what it says, and was compared with what is wanted.
-    Verified(Verified<Report<'a>>, Appraisal),
+    Verified(Verified<T>, Appraisal<T::Anchor>),
 }
 
-impl Judged<'_> {
+impl<T: attest::Evidence> Judged<T> {
     /// What is wrong, if anything.
     pub fn fault(&self) -> Option<Fault> {
         match self {

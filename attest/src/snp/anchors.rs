@@ -6,7 +6,7 @@
 use core::fmt;
 
 use super::Product;
-use crate::anchors::AnchorError;
+use crate::anchors::{AnchorError, Root};
 
 /// The root of trust that a report rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,12 @@ impl Anchor {
         match self {
             Self::Amd(product) | Self::Test(product) => product,
         }
+    }
+}
+
+impl Root for Anchor {
+    fn is_hardware(self) -> bool {
+        self.is_hardware()
     }
 }
 

@@ -1,28 +1,23 @@
 //! Whether a verified report is of what somebody wants.
 //!
-//! Owns every check of a policy and of reference values, and the verdict. All are made, as in verification, and what
+//! Owns every check of a policy and of reference values. All are made, as in verification, and what
 //! nobody asked for is skipped and listed, so that a verdict shows what it does not say. Only [`Verified`] evidence gets
-//! here. Does not own the policy ([`Policy`]), nor where reference values come from.
-//!
-//! Law no-silent-trust: what rests on a test's root is a test's verdict, whatever passed.
+//! here. Does not own the policy ([`Policy`]), where reference values come from, nor the verdict ([`crate::appraisal`]).
 //!
 //! Specification: 56860, "ATTESTATION_REPORT", "Guest Policy" and PLATFORM_INFO.
 
-use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::report::{Requester, SigningKey};
 use super::{Allowance, Policy, Product, Report, Requirement};
+use crate::appraisal::{ABOUT_DEBUG, ABOUT_REPLAY, NOT_ASKED, any_of, in_hex};
 use crate::check::{CheckId, Checks, Fault, Outcome};
-use crate::hex::Hex;
 use crate::snp::Anchor;
 use crate::verified::Verified;
 
 const fn check(name: &'static str, subject: &'static str) -> CheckId {
-    CheckId::where_possible(name, subject).failing_as(Fault::Unmet)
+    CheckId::of_wish(name, subject)
 }
 
 const PRODUCT: CheckId = check("policy.product", "the product");
@@ -104,21 +99,15 @@ const NEEDS_CHIP_KEY: CheckId = check("policy.chip-key", "the signing key");
 const NEEDS_LIST: CheckId =
     CheckId::where_possible("policy.revocation-list", "the list of revoked certificates").failing_as(Fault::Collateral);
 
-const NOT_ASKED: &str = "the policy does not ask for it";
-
 const ABOUT_MILAN: &str = "a software attack on Milan reads the seed of all of a chip's keys (arXiv 2605.12990, May 2026): \
     whoever has done that to a chip can sign reports of any version for it, for ever. What a report of Milan says is \
     worth as much as your trust in whoever had that chip";
-const ABOUT_DEBUG: &str = "the host can read and change the memory of such a guest at any time, by command; nothing that \
-    it is given is secret";
 const ABOUT_FLOORS: &str = "flaws of a platform are mended by new versions, and AMD's security bulletins name them; \
     without floors any version will do";
 const ABOUT_PROVISIONAL: &str = "the host can bring back the older, committed versions, with flaws that the reported \
     ones have not";
 const ABOUT_ALIASES: &str = "without this check memory modules that lie about their size can give the host a second way \
     to the guest's memory (CVE-2024-21944)";
-const ABOUT_REPLAY: &str = "without data of your own in it, a report may be an old one, or another guest's that hands \
-    over yours: have the guest sign a fresh number together with its key";
 const ABOUT_HOST_KEYS: &str =
     "any host can launch a guest without an ID block: a key that nobody expects proves nothing";
 const ABOUT_CHIPS: &str = "who has a machine in hand can listen on its memory bus and take keys out of it (TEE.fail); \
@@ -144,77 +133,8 @@ pub struct ReferenceValues {
     pub chips: Vec<[u8; 64]>,
 }
 
-/// What vouches for evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tier {
-    /// A chip of AMD's.
-    Hardware,
-    /// A root for tests: nothing.
-    SoftwareTest,
-}
-
-/// What came of it all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// Everything that was asked for holds, and hardware vouches for it.
-    Affirmed,
-    /// Everything that was asked for holds of something that no hardware vouches for.
-    TestPassed,
-    /// Something does not hold.
-    NotMet,
-}
-
 /// A verified report, compared with what is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Appraisal {
-    anchor: Anchor,
-    checks: Checks,
-}
-
-impl Appraisal {
-    /// What the report rests on.
-    #[must_use]
-    pub const fn anchor(&self) -> Anchor {
-        self.anchor
-    }
-
-    /// What vouches for it.
-    #[must_use]
-    pub fn tier(&self) -> Tier {
-        self.anchor.into()
-    }
-
-    /// What was compared, and what was not.
-    #[must_use]
-    pub const fn checks(&self) -> &Checks {
-        &self.checks
-    }
-
-    /// What came of it. Hardware is claimed of nothing else than hardware.
-    #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        match (self.checks.fault(), self.tier()) {
-            (Some(_), _) => Verdict::NotMet,
-            (None, Tier::Hardware) => Verdict::Affirmed,
-            (None, Tier::SoftwareTest) => Verdict::TestPassed,
-        }
-    }
-}
-
-impl From<Anchor> for Tier {
-    fn from(anchor: Anchor) -> Self {
-        if anchor.is_hardware() { Self::Hardware } else { Self::SoftwareTest }
-    }
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hardware => "hardware",
-            Self::SoftwareTest => "software-test",
-        })
-    }
-}
+pub type Appraisal = crate::appraisal::Appraisal<Anchor>;
 
 /// Compares a verified report with what is wanted of any guest, and of this one.
 #[must_use]
@@ -229,7 +149,7 @@ pub fn appraise(verified: &Verified<Report<'_>>, policy: &Policy, references: &R
     judge.list_required(verified.checks());
     judge.which_guest(references);
     judge.references(references);
-    Appraisal { anchor: verified.anchor(), checks: judge.checks }
+    Appraisal::of(verified, judge.checks)
 }
 
 /// Makes checks and notes them.
@@ -246,7 +166,7 @@ impl Judge<'_> {
         let wanted =
             if allowed.is_empty() { "one that the policy names; it names none".into() } else { allowed.join(" or ") };
         let found = self.product;
-        self.require(PRODUCT, self.policy.products.contains_key(&found), wanted, found);
+        self.checks.require(PRODUCT, self.policy.products.contains_key(&found), wanted, found);
         if found == Product::Milan {
             self.checks.advise(ABOUT_MILAN);
         }
@@ -255,19 +175,13 @@ impl Judge<'_> {
     fn versions(&mut self) {
         let (report, policy) = (self.report, self.policy);
         let version = report.version();
-        self.require(
-            REPORT_VERSION,
-            version >= policy.report_version,
-            format!("at least {}", policy.report_version),
-            version,
-        );
+        self.checks.at_least(REPORT_VERSION, policy.report_version, version);
         self.floors(TCB, report.reported_tcb());
         self.floors(LAUNCH_TCB, report.launch_tcb());
         let committed =
             report.committed_tcb() == report.current_tcb() && report.committed_version() == report.current_version();
-        self.allow(FIRMWARE, Allowance::ProvisionalFirmware, !committed, ABOUT_PROVISIONAL);
-        let svn = report.guest_svn();
-        self.require(GUEST_SVN, svn >= policy.guest_svn, format!("at least {}", policy.guest_svn), svn);
+        self.allow(FIRMWARE, Allowance::ProvisionalFirmware, !committed, Some(ABOUT_PROVISIONAL));
+        self.checks.at_least(GUEST_SVN, policy.guest_svn, report.guest_svn());
         let wanted = policy.mitigations;
         if wanted == 0 {
             return self.checks.skip(MITIGATIONS, NOT_ASKED);
@@ -279,7 +193,7 @@ impl Judge<'_> {
             ),
             None => (false, format!("unknown: reports of version {version} don't say")),
         };
-        self.require(MITIGATIONS, good, format!("one with all of {wanted:#x}"), found);
+        self.checks.require(MITIGATIONS, good, format!("one with all of {wanted:#x}"), found);
     }
 
     /// Part by part, because the whole has no order.
@@ -293,7 +207,7 @@ impl Judge<'_> {
             // Verification does not let this pass.
             return ids
                 .into_iter()
-                .for_each(|id| self.require(id, false, "known", "unknown: reserved bytes are not zero"));
+                .for_each(|id| self.checks.require(id, false, "known", "unknown: reserved bytes are not zero"));
         };
         for (id, (floor, version)) in ids.into_iter().zip(floor.parts(tcb)) {
             match version {
@@ -302,7 +216,7 @@ impl Judge<'_> {
                     self.checks.skip(id, format!("the policy has no floor for it on {}", self.product));
                     self.checks.advise(ABOUT_FLOORS);
                 }
-                Some(version) => self.require(id, version >= floor, format!("at least {floor}"), version),
+                Some(version) => self.checks.at_least(id, floor, version),
             }
         }
     }
@@ -313,7 +227,7 @@ impl Judge<'_> {
             Requester::Vmpl(level) => level <= self.policy.vmpl,
             Requester::Host => false,
         };
-        self.require(
+        self.checks.require(
             VMPL,
             allowed,
             format!("the guest, at a VMPL of at most {}", self.policy.vmpl),
@@ -322,15 +236,15 @@ impl Judge<'_> {
         let [minor, major, ..] = report.policy().to_le_bytes();
         let (least_major, least_minor) = self.policy.abi;
         let wanted = format!("at least {least_major}.{least_minor}");
-        self.require(ABI, (major, minor) >= self.policy.abi, wanted, format!("{major}.{minor}"));
+        self.checks.require(ABI, (major, minor) >= self.policy.abi, wanted, format!("{major}.{minor}"));
         for (bit, allowance, id) in FLAGS_ALLOWED {
             let there = report.policy() & bit != 0;
-            let advisory = if allowance == Allowance::Debug { ABOUT_DEBUG } else { "" };
+            let advisory = (allowance == Allowance::Debug).then_some(ABOUT_DEBUG);
             self.allow(id, allowance, there, advisory);
         }
-        self.allow(TIO, Allowance::Tio, report.platform_info() & PLATFORM_TIO != 0, "");
+        self.allow(TIO, Allowance::Tio, report.platform_info() & PLATFORM_TIO != 0, None);
         let agent = report.report_id_ma().iter().any(|byte| *byte != 0xff);
-        self.allow(MIGRATION, Allowance::Migration, agent || report.policy() & MIGRATE_MA != 0, "");
+        self.allow(MIGRATION, Allowance::Migration, agent || report.policy() & MIGRATE_MA != 0, None);
     }
 
     fn required(&mut self) {
@@ -388,78 +302,39 @@ impl Judge<'_> {
             false => (true, named.join(" and ")),
             true => (self.policy.allows(Allowance::AnyGuest), "nothing: it may be any guest".into()),
         };
-        self.require(GUEST, good, "a launch digest, or the digest of an ID key or an author's key", found);
+        self.checks.require(GUEST, good, "a launch digest, or the digest of an ID key or an author's key", found);
     }
 
     fn references(&mut self, references: &ReferenceValues) {
-        let report = self.report;
-        let one = |expected: Option<BTreeSet<String>>| expected.unwrap_or_default();
-        self.among(MEASUREMENT, all(&references.launch_digests), report.measurement());
-        self.among(REPORT_DATA, one(references.report_data.map(|data| all(&[data]))), report.report_data());
+        let (report, checks) = (self.report, &mut self.checks);
+        checks.among(MEASUREMENT, &references.launch_digests, report.measurement());
+        checks.among(REPORT_DATA, &references.report_data, report.report_data());
         if references.report_data.is_none() {
-            self.checks.advise(ABOUT_REPLAY);
+            checks.advise(ABOUT_REPLAY);
         }
-        self.among(HOST_DATA, one(references.host_data.map(|data| all(&[data]))), report.host_data());
-        self.among(ID_KEY, all(&references.id_keys), report.id_key_digest());
+        checks.among(HOST_DATA, &references.host_data, report.host_data());
+        checks.among(ID_KEY, &references.id_keys, report.id_key_digest());
         if references.id_keys.is_empty() {
-            self.checks.advise(ABOUT_HOST_KEYS);
+            checks.advise(ABOUT_HOST_KEYS);
         }
         if references.author_keys.is_empty() || report.author_key_enabled() {
-            self.among(AUTHOR_KEY, all(&references.author_keys), report.author_key_digest());
+            checks.among(AUTHOR_KEY, &references.author_keys, report.author_key_digest());
         } else {
-            self.require(AUTHOR_KEY, false, in_words(&all(&references.author_keys)), "none: no author's key signed");
+            let wanted = any_of(&in_hex(&references.author_keys));
+            checks.require(AUTHOR_KEY, false, wanted, "none: no author's key signed");
         }
-        self.among(CHIP, all(&references.chips), report.chip_id());
+        checks.among(CHIP, &references.chips, report.chip_id());
         let masked = report.chip_id().iter().all(|byte| *byte == 0);
-        self.checks.advise(if masked { ABOUT_MASKED } else { ABOUT_CHIPS });
-    }
-
-    fn among(&mut self, id: CheckId, expected: BTreeSet<String>, actual: &[u8]) {
-        if expected.is_empty() {
-            return self.checks.skip(id, format!("nothing is expected of it; it is {}", Hex(actual)));
-        }
-        let actual = Hex(actual).to_string();
-        self.require(id, expected.contains(&actual), in_words(&expected), actual);
+        checks.advise(if masked { ABOUT_MASKED } else { ABOUT_CHIPS });
     }
 
     /// Something that may be only if it is allowed.
-    fn allow(&mut self, id: CheckId, allowance: Allowance, there: bool, advisory: &'static str) {
-        let allowed = self.policy.allows(allowance);
-        let wanted = if allowed { "possible or not, as the policy allows it" } else { "impossible" };
-        self.require(id, allowed || !there, wanted, if there { "possible" } else { "impossible" });
-        if there && !advisory.is_empty() {
-            self.checks.advise(advisory);
-        }
+    fn allow(&mut self, id: CheckId, allowance: Allowance, there: bool, advisory: Option<&'static str>) {
+        self.checks.permit(id, self.policy.allows(allowance), there, advisory);
     }
 
     /// Something that must be if it is required.
     fn demand(&mut self, requirement: Requirement, id: CheckId, met: bool, wanted: &str, found: &str) {
-        if self.policy.requires(requirement) {
-            self.require(id, met, wanted, found);
-        } else {
-            self.checks.skip(id, format!("{NOT_ASKED}; it is {found}"));
-        }
-    }
-
-    fn require(&mut self, id: CheckId, met: bool, wanted: impl ToString, found: impl ToString) {
-        self.checks.add(id, wanted, if met { Ok(found.to_string()) } else { Err(found.to_string()) });
-    }
-}
-
-fn all<const N: usize>(values: &[[u8; N]]) -> BTreeSet<String> {
-    values.iter().map(|value| Hex(value).to_string()).collect()
-}
-
-fn in_words(expected: &BTreeSet<String>) -> String {
-    expected.iter().map(String::as_str).collect::<Vec<_>>().join(" or ")
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Affirmed => "affirmed",
-            Self::TestPassed => "test-passed",
-            Self::NotMet => "not-met",
-        })
+        self.checks.demand(id, self.policy.requires(requirement), met, wanted, found);
     }
 }

@@ -10,6 +10,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
 
 use super::{Product, Tcb};
+pub use crate::preset::Preset;
 
 /// What a policy may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,30 +137,6 @@ impl TcbFloor {
     }
 }
 
-/// Policies to begin with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Preset {
-    /// What most relying parties need.
-    #[default]
-    Strict,
-    /// Also what not every platform can do.
-    Hardened,
-}
-
-impl Preset {
-    /// All there are.
-    pub const ALL: [Self; 2] = [Self::Strict, Self::Hardened];
-
-    /// Its name, where people write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Strict => "strict",
-            Self::Hardened => "hardened",
-        }
-    }
-}
-
 /// What is wanted of any guest and its platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -235,12 +212,6 @@ impl fmt::Display for Allowance {
 }
 
 impl fmt::Display for Requirement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -19,7 +19,7 @@ use p384::ecdsa::{Signature, VerifyingKey};
 use super::report::SigningKey;
 use super::vek::{self, Part};
 use super::{Anchor, Anchors, Endorsements, PackedTcb, Product, Report, Tcb};
-use crate::check::{CheckId, Checks, Fault};
+use crate::check::{CheckId, Checks, Fault, Horizon};
 use crate::hex::Hex;
 use crate::time::UnixTime;
 use crate::verified::{Rejected, Verified};
@@ -97,7 +97,7 @@ pub fn verify<'r>(
         SigningKey::Vlek => endorsements.vlek,
         SigningKey::None => return Err(Rejected::new(checks)),
     };
-    let mut judge = Judge { checks, kind: named, now };
+    let mut judge = Judge { checks, kind: named, horizon: Horizon::at(now) };
     let intermediate = judge.read(INTERMEDIATE, endorsements.intermediate, judge.intermediate_wanted());
     let root = judge.root(intermediate.as_ref(), anchors);
     let anchor = root.as_ref().map(|(anchor, _)| *anchor);
@@ -108,14 +108,14 @@ pub fn verify<'r>(
     judge.signature(&report, key.as_ref());
     judge.platform(&report, key.as_ref(), anchor.map(Anchor::product));
     judge.revocation(endorsements.crl, intermediate.as_ref(), root.as_ref());
-    Verified::judge(report, anchor, judge.checks)
+    Verified::judge(report, anchor, judge.horizon.until, judge.checks)
 }
 
 /// Makes checks and notes them.
 struct Judge {
     checks: Checks,
     kind: SigningKey,
-    now: UnixTime,
+    horizon: Horizon,
 }
 
 impl Judge {
@@ -170,7 +170,7 @@ impl Judge {
         if !is_roots {
             return self.skip_all(all.skip(1), "the list is not the root's");
         }
-        self.span(LIST_VALIDITY, list.validity());
+        self.horizon.span(&mut self.checks, LIST_VALIDITY, list.validity());
         let found = if list.has(intermediate) {
             let number = Hex(intermediate.serial().as_bytes());
             Err(format!("the intermediate certificate is on the list, by its number {number}"))
@@ -383,13 +383,7 @@ impl Judge {
     }
 
     fn validity(&mut self, id: CheckId, certificate: &Certificate<'_>) {
-        self.span(id, certificate.validity());
-    }
-
-    fn span(&mut self, id: CheckId, (from, to): (UnixTime, UnixTime)) {
-        let span = format!("{from} to {to}");
-        let found = if from <= self.now && self.now <= to { Ok(span) } else { Err(span) };
-        self.checks.add(id, format!("one that includes {}", self.now), found);
+        self.horizon.span(&mut self.checks, id, certificate.validity());
     }
 }
 

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::anchors::AnchorError;
+use crate::anchors::{AnchorError, Root};
 
 const INTEL: &[u8] = include_bytes!("../../roots/intel/sgx-root-ca.der");
 
@@ -29,6 +29,12 @@ impl Anchor {
             Self::Intel => true,
             Self::Test => false,
         }
+    }
+}
+
+impl Root for Anchor {
+    fn is_hardware(self) -> bool {
+        self.is_hardware()
     }
 }
 

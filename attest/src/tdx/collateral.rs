@@ -216,12 +216,6 @@ impl ModuleIdentity {
         let Self { mr_signer, attributes, attributes_mask, .. } = *self;
         Module { mr_signer, attributes, attributes_mask }
     }
-
-    /// The best level that a module of this minor version reaches.
-    pub(crate) fn level(&self, minor: u8) -> Option<&ComponentLevel> {
-        let reached = self.tcb_levels.iter().filter(|level| level.tcb.isvsvn <= minor.into());
-        reached.max_by_key(|level| level.tcb.isvsvn)
-    }
 }
 
 fn kind(text: &[u8], id: &str, versions: &[u32], wanted: &'static str) -> Result<(), CollateralError> {

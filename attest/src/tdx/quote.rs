@@ -5,8 +5,8 @@
 //! with what is there. Does not own who signed: a quote that was parsed says nothing that can be believed, see
 //! [`mod@crate::tdx::verify`].
 //!
-//! Not read: TD reports of version 5 with body type 4, whose fields no document at hand names, and certification data
-//! other than a certificate chain in the quote itself. Specification: Intel TDX DCAP Quoting Library API, appendix A,
+//! Not read: certification data other than a certificate chain in the quote itself. What an extended body of TDX 1.5
+//! (type 4) means is taken from the crate `dcap-qvl`; no document at hand names its fields. Specification: Intel TDX DCAP Quoting Library API, appendix A,
 //! "Quote Formats".
 
 use core::fmt;
@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes as _, KnownLayout, Unaligned};
 
 pub use attributes::TdAttributes;
 pub(crate) use layout::EnclaveReport;
+pub use layout::Extension;
 use layout::{Body, Body15, BodyHeader, CertificationHeader, Header, QeHeader, SignatureHeader};
 
 mod attributes;
@@ -32,6 +33,7 @@ const PCK_CHAIN: u16 = 5;
 /// Body types of version 5.
 const TD_10: u16 = 2;
 const TD_15: u16 = 3;
+const TD_15_EXTENDED: u16 = 4;
 
 /// Why bytes are no quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +59,7 @@ pub enum QuoteError {
     #[error("its quoting enclave is vendor {0:032x}'s, not Intel's")]
     Vendor(u128),
     /// Another kind of body.
-    #[error("its body is of type {0}; {TD_10} (TDX 1.0) and {TD_15} (TDX 1.5) are known")]
+    #[error("its body is of type {0}; {TD_10} (TDX 1.0), {TD_15} and {TD_15_EXTENDED} (TDX 1.5) are known")]
     BodyType(u16),
     /// A length that is not what it must be.
     #[error("{part} should have {said} bytes, and has {there}")]
@@ -92,6 +94,7 @@ pub struct Quote<'a> {
     header: &'a Header,
     body: &'a Body,
     body15: Option<&'a Body15>,
+    extension: Option<&'a Extension>,
     signature: &'a SignatureHeader,
     qe: &'a QeHeader,
     authenticated: &'a [u8],
@@ -105,12 +108,8 @@ impl<'a> Quote<'a> {
         header.check()?;
         let (kind, rest) = if header.version.get() == 4 { (TD_10, rest) } else { body_kind(rest)? };
         let (body, rest) = take::<Body>(rest, "the body")?;
-        let (body15, rest) = if kind == TD_15 {
-            let (more, rest) = take::<Body15>(rest, "the body")?;
-            (Some(more), rest)
-        } else {
-            (None, rest)
-        };
+        let (body15, rest) = take_if::<Body15>(kind != TD_10, rest)?;
+        let (extension, rest) = take_if::<Extension>(kind == TD_15_EXTENDED, rest)?;
         let signed = &bytes[..bytes.len() - rest.len()];
         let (length, rest) = take::<zerocopy::little_endian::U32>(rest, "the signature data's length")?;
         let (data, padding) = split(rest, length.get(), "the signature data")?;
@@ -125,7 +124,7 @@ impl<'a> Quote<'a> {
         let (chain, rest) = take::<CertificationHeader>(rest, "the QE's certification data")?;
         let pck_chain = exactly(rest, *chain, PCK_CHAIN, "the QE's certification data")?;
         let bytes = &bytes[..end];
-        Ok(Self { bytes, signed, header, body, body15, signature, qe, authenticated, pck_chain })
+        Ok(Self { bytes, signed, header, body, body15, extension, signature, qe, authenticated, pck_chain })
     }
 
     /// All of it, as it was received, without the zeros that followed.
@@ -237,6 +236,12 @@ impl<'a> Quote<'a> {
         self.body15.map(|body| &body.mr_service_td)
     }
 
+    /// What else TDX 1.5 says, in quotes whose body is extended.
+    #[must_use]
+    pub fn extension(&self) -> Option<&'a Extension> {
+        self.extension
+    }
+
     /// The signature of [`Self::signed_bytes`]: r and s, big-endian.
     #[must_use]
     pub fn signature(&self) -> &'a [u8; 64] {
@@ -293,6 +298,7 @@ fn body_kind(bytes: &[u8]) -> Result<(u16, &[u8]), QuoteError> {
     let there = match header.kind.get() {
         TD_10 => size_of::<Body>(),
         TD_15 => size_of::<Body>() + size_of::<Body15>(),
+        TD_15_EXTENDED => size_of::<Body>() + size_of::<Body15>() + size_of::<Extension>(),
         kind => return Err(QuoteError::BodyType(kind)),
     };
     match usize::try_from(header.length.get()) {
@@ -307,6 +313,17 @@ where
 {
     let missing = size_of::<T>().saturating_sub(bytes.len());
     T::ref_from_prefix(bytes).map_err(|_| QuoteError::Truncated { part, missing })
+}
+
+/// A further part of the body, in quotes that have it.
+fn take_if<T>(there: bool, bytes: &[u8]) -> Result<(Option<&T>, &[u8]), QuoteError>
+where
+    T: FromBytes + KnownLayout + Immutable + Unaligned,
+{
+    if !there {
+        return Ok((None, bytes));
+    }
+    take::<T>(bytes, "the body").map(|(part, rest)| (Some(part), rest))
 }
 
 /// As many bytes as the quote says, and those after them.

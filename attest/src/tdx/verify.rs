@@ -21,9 +21,10 @@ use p256::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 use super::pck::Pck;
+use super::tcb::Shortfall;
 use super::{Anchor, Anchors, Collateral, Quote, TcbStatus};
 use crate::UnixTime;
-use crate::check::{CheckId, Checks};
+use crate::check::{CheckId, Checks, Horizon};
 use crate::hex::Hex;
 use crate::verified::{Evidence, Rejected, Verified};
 use crate::x509::Certificate;
@@ -59,6 +60,23 @@ impl<'q> Endorsed<'q> {
         &self.quote
     }
 
+    /// As if it had been verified, on a platform that is as it should be.
+    #[cfg(test)]
+    pub(crate) fn assumed_verified(quote: Quote<'q>) -> Verified<Self> {
+        let platform = Platform {
+            status: TcbStatus::UpToDate,
+            advisories: Vec::new(),
+            shortfalls: Vec::new(),
+            tcb_date: UnixTime::from_secs(0),
+            evaluation: 17,
+            fmspc: [1; 6],
+            pce_id: [0; 2],
+        };
+        let verified =
+            Verified::judge(Self { quote, platform }, Some(Anchor::Intel), UnixTime::from_secs(9), Checks::default());
+        verified.unwrap_or_else(|_| unreachable!("nothing failed"))
+    }
+
     /// The platform.
     #[must_use]
     pub const fn platform(&self) -> &Platform {
@@ -73,12 +91,12 @@ pub struct Platform {
     pub status: TcbStatus,
     /// Security advisories that concern these versions, by name, in order, each once.
     pub advisories: Vec<String>,
+    /// Components that keep it from being up to date, with the versions that they would need.
+    pub shortfalls: Vec<Shortfall>,
     /// All of the platform was good at this moment, as far as was known then.
     pub tcb_date: UnixTime,
     /// Number of the evaluation that the status is from: the lower one of TCB info and QE identity.
     pub evaluation: u32,
-    /// From here on something that this verdict rests on is no longer good, or no longer the newest.
-    pub valid_until: UnixTime,
     /// The platform's kind.
     pub fmspc: [u8; 6],
     /// Its provisioning certification enclave.
@@ -105,7 +123,7 @@ pub fn verify<'q>(
             return Err(Rejected::new(checks));
         }
     };
-    let mut judge = Judge { checks, now, valid_until: UnixTime::from_secs(u64::MAX) };
+    let mut judge = Judge { checks, horizon: Horizon::at(now) };
     judge.quote(&quote);
     let chain = judge.decode(quote.pck_chain());
     let certificates = chain.as_ref().map(|chain| judge.chain(chain, anchors));
@@ -118,7 +136,7 @@ pub fn verify<'q>(
     let info = judge.tcb_info(collateral.tcb_info, issuer, pck.as_ref());
     let identity = judge.qe_identity(collateral.qe_identity, issuer, quote.qe_report());
     let evaluation = judge.tcb(&quote, pck.as_ref(), info.as_ref(), identity.as_ref());
-    let Judge { checks, valid_until, .. } = judge;
+    let Judge { checks, horizon } = judge;
     let (Some(pck), Some(info), Some(identity), Some(evaluation)) = (pck, info, identity, evaluation) else {
         return Err(Rejected::new(checks));
     };
@@ -126,19 +144,18 @@ pub fn verify<'q>(
         status: evaluation.status,
         advisories: evaluation.advisories,
         tcb_date: evaluation.date,
+        shortfalls: evaluation.shortfalls,
         evaluation: info.tcb_evaluation_data_number.min(identity.tcb_evaluation_data_number),
-        valid_until,
         fmspc: pck.fmspc,
         pce_id: pck.pce_id,
     };
-    Verified::judge(Endorsed { quote, platform }, chain.anchor(), checks)
+    Verified::judge(Endorsed { quote, platform }, chain.anchor(), horizon.until, checks)
 }
 
 /// Makes checks and notes them.
 struct Judge {
     checks: Checks,
-    now: UnixTime,
-    valid_until: UnixTime,
+    horizon: Horizon,
 }
 
 impl Judge {
@@ -181,12 +198,8 @@ impl Judge {
         pck.ok()
     }
 
-    /// That a span of time includes this moment; the verdict ends with it.
-    fn span(&mut self, id: CheckId, (from, to): (UnixTime, UnixTime)) {
-        let span = alloc::format!("{from} to {to}");
-        let found = if from <= self.now && self.now <= to { Ok(span) } else { Err(span) };
-        self.checks.add(id, alloc::format!("one that includes {}", self.now), found);
-        self.valid_until = self.valid_until.min(to);
+    fn span(&mut self, id: CheckId, span: (UnixTime, UnixTime)) {
+        self.horizon.span(&mut self.checks, id, span);
     }
 
     fn skip_all(&mut self, ids: impl IntoIterator<Item = CheckId>, why: &str) {

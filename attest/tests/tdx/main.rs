@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing is reached from outside a test")]
 
 mod any_bytes;
+mod appraise;
 mod evidence;
 mod mutations;
 mod oracle;

@@ -76,18 +76,18 @@ fn no_silent_trust_quotes_of_another_form() {
 fn no_silent_trust_bodies_that_disagree_with_their_length() {
     let quote = vector("real/v5-td15-tcb-not-supported.quote");
     let body = |kind: u16, length: u32| [&kind.to_le_bytes()[..], &length.to_le_bytes()].concat();
-    for (kind, said, there) in [(2, 648, 584), (3, 584, 648), (3, 0, 648), (2, u32::MAX, 584)] {
+    for (kind, said, there) in [(2, 648, 584), (3, 584, 648), (3, 0, 648), (2, u32::MAX, 584), (4, 648, 885)] {
         let error = parsed(&changed(&quote, 48, &body(kind, said)));
         assert_eq!(error, Length { part: "the body", said, there });
     }
-    for kind in [0, 1, 4, u16::MAX] {
+    for kind in [0, 1, 5, u16::MAX] {
         assert_eq!(parsed(&changed(&quote, 48, &body(kind, 648))), BodyType(kind));
     }
 }
 
 #[test]
 fn no_silent_trust_quotes_that_end_anywhere() {
-    for name in ["v4-uptodate-phala", "v5-td15-tcb-not-supported", "v4-gce-cos113"] {
+    for name in ["v4-uptodate-phala", "v5-td15-tcb-not-supported", "v5-td15ex", "v4-gce-cos113"] {
         let quote = vector(&format!("real/{name}.quote"));
         let whole = Quote::parse(&quote).unwrap().bytes();
         for end in 0..whole.len() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use attest::check::Fault;
 use attest::tdx::Anchor;
 use attest::tdx::Anchors;
 use serde::Deserialize;
@@ -72,6 +73,18 @@ fn reasons() -> BTreeMap<&'static str, &'static [&'static str]> {
     ])
 }
 
+/// What it means: of several kinds of failure the first decides.
+fn fault(reasons: &[&str]) -> Fault {
+    let all = |kinds: &[&str]| reasons.iter().all(|name| kinds.iter().any(|kind| name.ends_with(kind)));
+    if all(&[".revocation", "tcb.status"]) {
+        Fault::Revoked
+    } else if all(&[".validity", "tcb-info.platform"]) {
+        Fault::Collateral
+    } else {
+        Fault::Evidence
+    }
+}
+
 #[test]
 fn verdicts_are_those_of_who_made_the_evidence_and_for_their_reasons() {
     let mut reasons = reasons();
@@ -87,6 +100,7 @@ fn verdicts_are_those_of_who_made_the_evidence_and_for_their_reasons() {
             let rejected = verdict.unwrap_err();
             let reason = reasons.remove(case.name.as_str()).unwrap_or_default();
             assert_eq!(failed(&rejected), reason, "{}: {}: {rejected}", case.name, case.expect);
+            assert_eq!(rejected.fault(), fault(reason), "{}", case.name);
         }
     }
     assert!(reasons.is_empty(), "{reasons:?}");

@@ -1,47 +1,56 @@
-//! `tenure attest`: what a guest's report is worth, and to whom.
+//! `tenure attest`: what evidence of a guest is worth, and to whom.
 
 use std::io::{self, Write as _};
 
 use attest::snp::{Policy, Preset};
+use attest::tdx;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::CliError;
 use crate::evidence::claims::Claims;
+use crate::evidence::policy::tdx::TdxOnly;
 use crate::evidence::policy::{self, PolicyFile};
+use crate::evidence::tdx::claims::{LogClaims, QuoteClaims};
+use crate::evidence::tdx::collateral::CollateralFiles;
+use crate::evidence::tdx::{QuoteEvidence, QuoteFileError};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::exit::ExitCode;
-use crate::idblock::Source;
+use crate::idblock::{Source, one_stdin};
 
 mod diff;
 mod verify;
 
 pub use diff::DiffArgs;
-pub use verify::{Chip, ProductName, VerifyArgs};
+pub use verify::{Chip, CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = super::help(EXAMPLES))]
 pub enum AttestCommand {
-    /// Verifies an attestation report, and compares it with a policy and with what is expected of the guest
+    /// Verifies an SNP report or a TDX quote, and compares it with a policy and with what is expected of the guest
     ///
-    /// First whether the report is genuine: signed by a key that certificates lead from to one of AMD's roots, which are
-    /// part of this program, at this moment. Then whether it is of a guest and a platform as the policy wants them, and of
-    /// the guest that is expected. Every check is listed, those that nobody asked for too; the last line is the verdict.
-    /// Nothing is fetched: certificates are a file.
+    /// First whether it is genuine: signed by a key that certificates lead from to one of AMD's roots or to Intel's, which
+    /// are part of this program, at this moment. Then whether it is of a guest and a platform as the policy wants them, and
+    /// of the guest that is expected. Every check is listed, those that nobody asked for too; the last line is the verdict.
+    /// Nothing is fetched: certificates and what Intel publishes are files.
     ///
-    /// Without a policy the preset strict holds: no debugging, no migration, VMPL 0, no provisional firmware, Genoa or
-    /// Turin, and something that says which guest it must be. tenure attest policy prints it.
+    /// Without a policy the preset strict holds: no debugging, no migration, and something that says which guest it must be.
+    /// Of SNP: VMPL 0, no provisional firmware, Genoa or Turin. Of TDX: a platform that is up to date, no service TDs, no
+    /// exceptions for pages that the host takes away. tenure attest policy prints it.
     #[command(after_long_help = super::help(
         "tenure attest verify --report report.bin --certificates certificates --launch-digest digests.json --report-data $DATA\n\
          tenure attest verify --report report.bin --certificates certificates --crl crl.der --policy policy.toml --id-key $KEY --json\n\
-         tenure attest verify --report report.bin --certificates certificates --test-root ark.der --allow-test-root milan"
+         tenure attest verify --report report.bin --certificates certificates --test-root ark.der --allow-test-root milan\n\
+         tenure attest verify --quote quote.bin --collateral collateral.json --mrtd $MRTD --report-data $DATA\n\
+         tenure attest verify --quote quote.bin --collateral pcs/ --event-log ccel.bin --policy policy.toml --mrtd $MRTD"
     ))]
     Verify(Box<VerifyArgs>),
 
-    /// Shows what a report says, whoever wrote it: nothing is verified
+    /// Shows what a report, a quote or an event log says, whoever wrote it: nothing is verified
     #[command(after_long_help = super::help(
-        "tenure attest show --report report.bin\ntenure attest show --report report.bin --json | jq -r .report.launch_digest"
+        "tenure attest show --report report.bin\ntenure attest show --report report.bin --json | jq -r .report.launch_digest\n\
+         tenure attest show --quote quote.bin --event-log ccel.bin"
     ))]
     Show(ShowArgs),
 
@@ -60,7 +69,8 @@ pub enum AttestCommand {
     /// What is printed is a policy's file. A file may name a preset, whose values hold where it says nothing; keys that are
     /// unknown are errors.
     #[command(after_long_help = super::help(
-        "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json"
+        "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json\n\
+         tenure attest policy --tee tdx >> policy.toml"
     ))]
     Policy(PolicyArgs),
 }
@@ -74,9 +84,13 @@ tenure attest verify --report report.bin --certificates certificates --policy po
 /// Arguments of `tenure attest show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The report, as the firmware wrote it; - is standard input
-    #[arg(long, value_name = "FILE|-")]
-    pub report: Source,
+    /// What is shown.
+    #[command(flatten)]
+    pub what: What,
+
+    /// The event log of the guest's firmware, beside its quote; - is standard input
+    #[arg(long, value_name = "FILE|-", requires = "quote")]
+    pub event_log: Option<Source>,
 
     /// Prints everything as JSON; its keys do not change
     #[arg(long)]
@@ -94,6 +108,10 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
     pub preset: PresetName,
 
+    /// Of which technology; a policy's file may be about both
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = TeeName::Snp)]
+    pub tee: TeeName,
+
     /// Prints it as JSON
     #[arg(long)]
     pub json: bool,
@@ -108,21 +126,47 @@ pub enum PresetName {
     Hardened,
 }
 
+/// Technologies that there are policies for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TeeName {
+    /// AMD SEV-SNP: reports
+    Snp,
+    /// Intel TDX: quotes
+    Tdx,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Strict => Self::Strict,
+            PresetName::Hardened => Self::Hardened,
+        }
+    }
+}
+
 impl From<PresetName> for Policy {
     fn from(name: PresetName) -> Self {
-        Self::preset(match name {
-            PresetName::Strict => Preset::Strict,
-            PresetName::Hardened => Preset::Hardened,
-        })
+        Self::preset(name.into())
     }
 }
 
 /// What a report says, and that nobody has verified it.
 #[derive(Serialize)]
-struct Shown {
+struct ShownReport {
     verified: bool,
     report: Claims,
 }
+
+/// What a quote says and what its event log, and that nobody has verified it.
+#[derive(Serialize)]
+struct ShownQuote {
+    verified: bool,
+    quote: QuoteClaims,
+    event_log: Option<LogClaims>,
+}
+
+/// What is said at the end of what was shown.
+const UNVERIFIED: &str = "Nothing of this was verified: tenure attest verify does that.";
 
 pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
     match command {
@@ -134,27 +178,62 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
 }
 
 fn show(args: &ShowArgs) -> Result<ExitCode, CliError> {
-    let evidence = Evidence::read(&args.report, None, None)?;
-    let report = evidence.report().map_err(|source| EvidenceError::Report { from: args.report.clone(), source })?;
-    let claims = Claims::of(&report, None);
-    let text = if args.json {
-        json(&Shown { verified: false, report: claims })?
-    } else {
-        format!("{}\nNothing of this was verified: tenure attest verify does that.\n", claims.text())
+    let sources = [("report", &args.what.report), ("quote", &args.what.quote), ("event-log", &args.event_log)];
+    let sources = sources.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
+    one_stdin(sources).map_err(EvidenceError::from)?;
+    let text = match (&args.what.report, &args.what.quote) {
+        (Some(from), _) => show_report(from, args)?,
+        (None, Some(from)) => show_quote(from, args)?,
+        (None, None) => unreachable!("one of them is required"),
     };
     print(&text)?;
     Ok(ExitCode::Success)
 }
 
+fn show_report(from: &Source, args: &ShowArgs) -> Result<String, CliError> {
+    let evidence = Evidence::read(from, None, None)?;
+    let report = evidence.report().map_err(|source| EvidenceError::Report { from: from.clone(), source })?;
+    let report = Claims::of(&report, None);
+    if args.json {
+        return json(&ShownReport { verified: false, report });
+    }
+    Ok(format!("{}\n{UNVERIFIED}\n", report.text()))
+}
+
+fn show_quote(from: &Source, args: &ShowArgs) -> Result<String, CliError> {
+    let evidence = QuoteEvidence::read(from, CollateralFiles::default(), args.event_log.as_ref());
+    let evidence = evidence.map_err(EvidenceError::from)?;
+    let malformed = |source| EvidenceError::from(QuoteFileError::Quote { from: from.clone(), source });
+    let quote = QuoteClaims::of(&evidence.quote().map_err(malformed)?, None);
+    let event_log = evidence.log().as_ref().map(LogClaims::of);
+    if args.json {
+        return json(&ShownQuote { verified: false, quote, event_log });
+    }
+    let log = event_log.map(|log| format!("\n{}", log.text())).unwrap_or_default();
+    Ok(format!("{}{log}\n{UNVERIFIED}\n", quote.text()))
+}
+
 fn print_policy(args: &PolicyArgs) -> Result<ExitCode, CliError> {
-    let file = PolicyFile::from(&chosen(args.policy.as_ref(), args.preset)?);
-    let text = if args.json {
-        json(&file)?
-    } else {
-        toml::to_string(&file).map_err(|error| CliError::Output(io::Error::other(error)))?
+    let text = match args.tee {
+        TeeName::Snp => written(&PolicyFile::from(&chosen(args.policy.as_ref(), args.preset)?), args)?,
+        TeeName::Tdx => {
+            let policy = match &args.policy {
+                Some(file) => policy::tdx::read(file).map_err(EvidenceError::from)?,
+                None => tdx::Policy::preset(args.preset.into()),
+            };
+            written(&TdxOnly::from(&policy), args)?
+        }
     };
     print(&text)?;
     Ok(ExitCode::Success)
+}
+
+fn written(file: &impl Serialize, args: &PolicyArgs) -> Result<String, CliError> {
+    if args.json {
+        json(file)
+    } else {
+        toml::to_string(file).map_err(|error| CliError::Output(io::Error::other(error)))
+    }
 }
 
 fn chosen(file: Option<&Source>, preset: PresetName) -> Result<Policy, EvidenceError> {

@@ -2,9 +2,11 @@
 //!
 //! Owns the file's form. Every error names the file, the line and the key, and a key that is unknown is one: a policy
 //! whose author meant more than it says must not be used. What a file does not say is as in its preset; a list or a table
-//! of products that it has stands in place of the preset's.
+//! of products that it has stands in place of the preset's. Table `tdx` is about quotes ([`tdx`]), the rest about reports.
 //!
 //! Specification: our own; [`attest::snp::policy`] for what the keys mean.
+
+pub mod tdx;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::file::toml_place;
 use crate::idblock::{IdBlockError, Source};
+use tdx::TdxFile;
 
 /// A policy is a page of text; what is longer is some other file.
 const MOST: u64 = 1 << 16;
@@ -67,6 +70,9 @@ pub struct PolicyFile {
     require: Option<BTreeSet<Name<Requirement>>>,
     /// The products that are good enough.
     products: Option<Products>,
+    /// What is wanted of TDX guests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tdx: Option<TdxFile>,
 }
 
 /// Products by their names, each with its floors. One that isn't there is not allowed.
@@ -181,11 +187,19 @@ impl<'de, T: Named> Deserialize<'de> for Name<T> {
     }
 }
 
-/// Reads the policy in a file.
+/// Reads the policy for reports in a file.
 pub fn read(from: &Source) -> Result<Policy, PolicyFileError> {
+    read_file(from).map(Policy::from)
+}
+
+fn read_file(from: &Source) -> Result<PolicyFile, PolicyFileError> {
     let bytes = from.read("policy", MOST)?;
     let text = String::from_utf8(bytes).map_err(|_| PolicyFileError::NotText { from: from.clone() })?;
-    parse(&text, from).map(Policy::from)
+    parse(&text, from)
+}
+
+fn preset(named: Option<Name<Preset>>) -> Preset {
+    named.map(|Name(preset)| preset).unwrap_or_default()
 }
 
 /// Parses a policy: JSON if it begins like that, else TOML.
@@ -207,7 +221,7 @@ pub fn parse(text: &str, from: &Source) -> Result<PolicyFile, PolicyFileError> {
 
 impl From<PolicyFile> for Policy {
     fn from(file: PolicyFile) -> Self {
-        let base = Self::preset(file.preset.map(|Name(preset)| preset).unwrap_or_default());
+        let base = Self::preset(preset(file.preset));
         let bare = |names: BTreeSet<Name<_>>| names.into_iter().map(|Name(it)| it).collect();
         Self {
             products: file.products.map_or(base.products, BTreeMap::from),
@@ -235,6 +249,7 @@ impl From<&Policy> for PolicyFile {
             allow: Some(policy.allow.iter().copied().map(Name).collect()),
             require: Some(policy.require.iter().copied().map(Name).collect()),
             products: Some((&policy.products).into()),
+            tdx: None,
         }
     }
 }

@@ -6,17 +6,21 @@
 use std::fmt::Write as _;
 
 use attest::UnixTime;
+use attest::anchors::Root as _;
+use attest::appraisal::Verdict;
 use attest::check::{Check, Checks, Fault, Outcome};
-use attest::snp::Anchor;
-use attest::snp::{Product, Verdict};
+use attest::snp::{Anchor, Product, Report};
+use attest::tdx::Endorsed;
 use serde::Serialize;
 
 use super::claims::Claims;
+use super::tdx::QuoteEvidence;
+use super::tdx::claims::{LogClaims, QuoteClaims};
 use super::{Evidence, Judged};
 use crate::paint::{GREEN, Paint, RED, YELLOW, is_printable};
 
 /// Labels everything of which a test's root is part.
-const SOFTWARE_TEST: &str = "software-test";
+pub const SOFTWARE_TEST: &str = "software-test";
 
 /// A verdict, for people and programs.
 #[derive(Clone, Debug, Serialize)]
@@ -27,23 +31,44 @@ pub struct VerdictReport {
     pub fault: Option<&'static str>,
     /// `hardware` or `software-test`; none of what is worth nothing.
     pub tier: Option<String>,
-    /// `software-test` if a test's root was allowed, unless the report was verified below one of AMD's.
+    /// `software-test` if a test's root was allowed, unless the evidence was verified below a vendor's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<&'static str>,
-    /// The root that the report rests on.
+    /// The root that the evidence rests on.
     pub root: Option<String>,
     /// The moment of the verdict.
     pub now: String,
+    /// Until when it holds, if the evidence was verified: then something that it rests on ends.
+    pub valid_until: Option<String>,
     /// Names of the checks that failed.
     pub failed: Vec<&'static str>,
     /// Every check.
     pub checks: Vec<CheckReport>,
-    /// Whether what the report says was verified.
+    /// Whether what the evidence says was verified.
     pub verified: bool,
     /// What it says.
-    pub report: Option<Claims>,
+    #[serde(flatten)]
+    pub said: Said,
     /// The verdict in a line.
     pub line: String,
+}
+
+/// What evidence says, whoever wrote it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// A report.
+    Report {
+        /// What it says, if it is one.
+        report: Option<Box<Claims>>,
+    },
+    /// A quote.
+    Quote {
+        /// What it says, if it is one.
+        quote: Option<Box<QuoteClaims>>,
+        /// What the event log says that came with it.
+        event_log: Option<LogClaims>,
+    },
 }
 
 /// A check.
@@ -64,6 +89,9 @@ pub struct CheckReport {
     /// Why it was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// By how much it was missed, in a few words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<String>,
     /// What else is known about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advisory: Option<&'static str>,
@@ -73,12 +101,38 @@ pub struct CheckReport {
 }
 
 impl VerdictReport {
-    /// Of evidence, at this moment, with a test's root in place of this product's, if that was allowed.
-    pub fn of(evidence: &Evidence, judged: &Judged<'_>, now: UnixTime, test: Option<Product>) -> Self {
-        let (anchor, steps): (Option<Anchor>, Vec<&Checks>) = match judged {
-            Judged::Rejected(rejected) => (None, vec![rejected.checks()]),
+    /// Of a report, at this moment, with a test's root in place of this product's, if that was allowed.
+    pub fn of(evidence: &Evidence, judged: &Judged<Report<'_>>, now: UnixTime, test: Option<Product>) -> Self {
+        let product = match judged {
+            Judged::Rejected(_) => None,
+            Judged::Verified(verified, _) => Some(Anchor::product(verified.anchor())),
+        };
+        let report = evidence.report().ok().map(|report| Box::new(Claims::of(&report, product)));
+        Self::about(judged, Said::Report { report }, now, test.map(|_| SOFTWARE_TEST))
+    }
+
+    /// Of a quote, at this moment, with this label if a test's root in place of Intel's was allowed.
+    pub fn of_quote(
+        evidence: &QuoteEvidence,
+        judged: &Judged<Endorsed<'_>>,
+        now: UnixTime,
+        label: Option<&'static str>,
+    ) -> Self {
+        let platform = match judged {
+            Judged::Rejected(_) => None,
+            Judged::Verified(verified, _) => Some(verified.evidence().platform()),
+        };
+        let quote = evidence.quote().ok().map(|quote| Box::new(QuoteClaims::of(&quote, platform)));
+        let event_log = evidence.log().as_ref().map(LogClaims::of);
+        Self::about(judged, Said::Quote { quote, event_log }, now, label)
+    }
+
+    fn about<T: attest::Evidence>(judged: &Judged<T>, said: Said, now: UnixTime, label: Option<&'static str>) -> Self {
+        let (anchor, valid_until, steps): (Option<T::Anchor>, Option<UnixTime>, Vec<&Checks>) = match judged {
+            Judged::Rejected(rejected) => (None, None, vec![rejected.checks()]),
             Judged::Verified(verified, appraisal) => {
-                (Some(verified.anchor()), vec![verified.checks(), appraisal.checks()])
+                let steps = vec![verified.checks(), appraisal.checks()];
+                (Some(verified.anchor()), Some(appraisal.valid_until()), steps)
             }
         };
         let checks: Vec<_> = steps.iter().flat_map(|checks| checks.iter()).map(CheckReport::of).collect();
@@ -95,13 +149,14 @@ impl VerdictReport {
             verdict,
             fault: judged.fault().map(fault),
             tier: tier.map(|tier| tier.to_string()),
-            label: test.filter(|_| !anchor.is_some_and(Anchor::is_hardware)).map(|_| SOFTWARE_TEST),
+            label: label.filter(|_| !anchor.is_some_and(T::Anchor::is_hardware)),
             root: anchor.map(|anchor| anchor.to_string()),
             now: now.to_string(),
+            valid_until: valid_until.map(|until| until.to_string()),
             failed,
             checks,
             verified: matches!(judged, Judged::Verified(..)),
-            report: evidence.report().ok().map(|report| Claims::of(&report, anchor.map(Anchor::product))),
+            said,
             line: String::new(),
         };
         report.line = report.in_a_line();
@@ -112,8 +167,11 @@ impl VerdictReport {
         let count = |outcome| self.checks.iter().filter(|check| check.outcome == outcome).count();
         let (passed, skipped) = (count("passed"), count("skipped"));
         let root = self.root.as_deref().unwrap_or("nothing");
-        let failed =
-            || format!("{} of {} checks failed: {}", self.failed.len(), self.checks.len(), self.failed.join(", "));
+        let failed = || {
+            let failed = self.checks.iter().filter(|check| check.outcome == "failed");
+            let names: Vec<_> = failed.map(CheckReport::name).collect();
+            format!("{} of {} checks failed: {}", names.len(), self.checks.len(), names.join(", "))
+        };
         let label = if self.label.is_some() { " (software-test)" } else { "" };
         let words = match (self.verdict, self.fault) {
             ("affirmed", _) => format!("{passed} checks passed, {skipped} were not made; {root} vouches for it"),
@@ -158,7 +216,8 @@ impl VerdictReport {
             }
         }
         let line = paint.on(&shown(&self.line), if self.fault.is_none() { GREEN } else { RED });
-        let _ = write!(text, "\nAt {}.\n{line}", self.now);
+        let until = self.valid_until.as_ref().map(|until| format!("; good until {until}")).unwrap_or_default();
+        let _ = write!(text, "\nAt {}{until}.\n{line}", self.now);
         text
     }
 
@@ -177,6 +236,14 @@ impl VerdictReport {
 }
 
 impl CheckReport {
+    /// Its name, and by how much it was missed.
+    fn name(&self) -> String {
+        match &self.shortfall {
+            Some(shortfall) => format!("{} ({shortfall})", self.id),
+            None => self.id.to_owned(),
+        }
+    }
+
     fn of(check: &Check) -> Self {
         let id = check.id.name();
         let (outcome, why) = match &check.outcome {
@@ -193,6 +260,7 @@ impl CheckReport {
             expected: check.expected.clone(),
             actual: check.actual.clone(),
             why,
+            shortfall: check.shortfall.clone(),
             advisory: check.advisory,
             words,
         }

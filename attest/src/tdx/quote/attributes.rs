@@ -12,9 +12,10 @@ const SEPT_VE_DISABLE: u64 = 1 << 28;
 const PKS: u64 = 1 << 30;
 const KEY_LOCKER: u64 = 1 << 31;
 const PERFMON: u64 = 1 << 63;
-/// Bits that are named and don't need a method here: ICSSD, SERVTD_EXT, LASS, TPA.
-const OTHERS: u64 = 1 << 16 | 1 << 17 | 1 << 27 | 1 << 62;
-const KNOWN: u64 = DEBUG | PROFILING | MIGRATABLE | SEPT_VE_DISABLE | PKS | KEY_LOCKER | PERFMON | OTHERS;
+const SERVTD_EXT: u64 = 1 << 17;
+/// Bits that are named and don't need a method here: ICSSD, LASS, TPA.
+const OTHERS: u64 = 1 << 16 | 1 << 27 | 1 << 62;
+const KNOWN: u64 = DEBUG | PROFILING | MIGRATABLE | SEPT_VE_DISABLE | PKS | KEY_LOCKER | PERFMON | SERVTD_EXT | OTHERS;
 
 /// What a guest is, and what it may use, as it was launched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +60,12 @@ impl TdAttributes {
     #[must_use]
     pub const fn migratable(self) -> bool {
         self.0 & MIGRATABLE != 0
+    }
+
+    /// Whether service TDs can be bound to it after it was made.
+    #[must_use]
+    pub const fn service_td_extension(self) -> bool {
+        self.0 & SERVTD_EXT != 0
     }
 
     /// Whether it may use protection keys for supervisor pages.

@@ -52,6 +52,32 @@ pub(super) struct Body15 {
     pub(super) mr_service_td: [u8; 48],
 }
 
+/// What TDX 1.5 says besides where a quote's body is extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Extension {
+    /// Which virtual machine of a partitioned guest asked for the report; 0 if it isn't partitioned, or for its L1 VMM.
+    pub vm_id: u8,
+    /// The guest's number, another one for each launch.
+    pub td_id: [u8; 32],
+    /// Hash of what is known of devices.
+    pub device_info: [u8; 48],
+    /// Hash of the service TDs that were bound when the guest was made.
+    pub initial_service_tds: [u8; 48],
+    /// Attributes of the service TD that was bound then.
+    pub initial_service_td_attributes: [u8; 8],
+    /// CPUSVN when the guest was made.
+    pub initial_cpu_svn: [u8; 16],
+    /// TEE_TCB_SVN when the guest was made.
+    pub initial_tee_tcb_svn: [u8; 16],
+    /// The kind of platform on which that was.
+    pub initial_fmspc: [u8; 12],
+    /// Hash of the service TDs that are bound now.
+    pub current_service_tds: [u8; 48],
+    /// Attributes of the service TD that is bound now.
+    pub current_service_td_attributes: [u8; 8],
+}
+
 /// The start of the signature data, up to the QE's certification data.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -106,6 +132,8 @@ const _: () = {
     assert!(offset_of!(Body, rtmrs) == 328);
     assert!(offset_of!(Body, report_data) == 520);
     assert!(size_of::<Body>() + size_of::<Body15>() == 648);
+    assert!(size_of::<Body>() + size_of::<Body15>() + size_of::<Extension>() == 885);
+    assert!(offset_of!(Extension, current_service_tds) == 181);
     assert!(size_of::<SignatureHeader>() == 134);
     assert!(size_of::<EnclaveReport>() == 384);
     assert!(offset_of!(EnclaveReport, mr_signer) == 128);

@@ -70,8 +70,13 @@ fn pck(svn: u8) -> Pck {
     Pck { fmspc: [0; 6], pce_id: [0; 2], components: [svn; 16], pce_svn: svn.into() }
 }
 
+/// A quoting enclave at a level.
+const fn at(level: &ComponentLevel) -> Reached<'_> {
+    Reached { level, shortfall: None }
+}
+
 fn evaluated(pck: &Pck, svn: &[u8; 16]) -> Result<(TcbStatus, u64, Vec<String>), String> {
-    let evaluation = evaluate(&info(), pck, svn, &component(100, UpToDate, "b"));
+    let evaluation = evaluate(&info(), pck, svn, at(&component(100, UpToDate, "b")));
     let evaluation = evaluation.map_err(|error| error.to_string())?;
     Ok((evaluation.status, evaluation.date.as_secs(), evaluation.advisories))
 }
@@ -104,7 +109,31 @@ fn a_module_with_a_major_version_has_levels_of_its_own() {
     let svn = |minor, major| core::array::from_fn(|index| [minor, major].get(index).copied().unwrap_or(9));
     assert_eq!(evaluated(&pck(9), &svn(3, 1)).unwrap(), (UpToDate, 3, vec!["b".into(), "d".into()]));
     assert_eq!(evaluated(&pck(9), &svn(2, 1)).unwrap(), (OutOfDate, 1, vec!["a".into(), "b".into()]));
-    let below = "below every level: the TDX module TDX_01 has minor version 0";
+    let below = "below every level: the TDX module has version 0, and the lowest level needs 1";
     assert_eq!(evaluated(&pck(9), &svn(0, 1)).unwrap_err(), below);
     assert_eq!(evaluated(&pck(9), &svn(9, 2)).unwrap_err(), "unknown: TCB info has no TDX module of major version 2");
+}
+
+/// Whoever is to mend a platform needs to know what of it. A module's levels count wherever they stand in the list.
+#[test]
+fn what_keeps_a_platform_from_being_up_to_date_is_named() {
+    let said = |pck: &Pck, minor, qe: Reached<'_>| {
+        let svn = core::array::from_fn(|index| [minor, 1].get(index).copied().unwrap_or(9));
+        let shortfalls = evaluate(&info(), pck, &svn, qe).unwrap().shortfalls;
+        shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let good = component(8, UpToDate, "b");
+    assert_eq!(said(&pck(9), 3, at(&good)), [""; 0]);
+    assert_eq!(said(&pck(9), 2, at(&good)), ["tdx module svn 2 < 3"]);
+    let old = Pck { pce_svn: 8, ..pck(9) };
+    assert_eq!(said(&old, 3, at(&good)), ["pce svn 8 < 9"]);
+    let mut old = pck(9);
+    old.components[3] = 7;
+    let levels = [good, component(6, OutOfDate, "b")];
+    let qe = reached(Part::Qe, &levels, 7).unwrap();
+    assert_eq!(said(&old, 2, qe), ["sgx component 3 svn 7 < 9", "tdx module svn 2 < 3", "qe svn 7 < 8"]);
+    let error = reached(Part::Qe, &levels, 5).unwrap_err();
+    assert_eq!(error.to_string(), "below every level: the QE has version 5, and the lowest level needs 6");
+    assert_eq!(error.shortfall().unwrap().to_string(), "qe svn 5 < 6");
+    assert_eq!(reached(Part::Qe, &[], 5).unwrap_err(), TcbError::NoLevels(Part::Qe));
 }

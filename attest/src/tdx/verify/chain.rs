@@ -8,37 +8,45 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Judge;
-use crate::check::CheckId;
+use crate::check::{CheckId, Fault};
+use crate::pem;
 use crate::tdx::Anchor;
-use crate::tdx::{Anchors, Collateral, pem};
+use crate::tdx::{Anchors, Collateral};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, CertificateError};
 
 const FORM: CheckId = CheckId::required("chain.form", "the chain of certificates");
 const ROOT: CheckId = CheckId::required("chain.root", "the root that the chain ends at");
-const ROOT_VALIDITY: CheckId = CheckId::required("chain.root.validity", "the root's validity");
+const ROOT_VALIDITY: CheckId =
+    CheckId::required("chain.root.validity", "the root's validity").failing_as(Fault::Collateral);
 const CA: CheckId = CheckId::required("chain.intermediate", "the intermediate certificate");
 const CA_SIGNER: CheckId =
     CheckId::required("chain.intermediate.signature", "the intermediate certificate's signature");
 const CA_VALIDITY: CheckId =
-    CheckId::required("chain.intermediate.validity", "the intermediate certificate's validity");
+    CheckId::required("chain.intermediate.validity", "the intermediate certificate's validity")
+        .failing_as(Fault::Collateral);
 const CA_AUTHORITY: CheckId =
     CheckId::required("chain.intermediate.authority", "what the intermediate certificate is for");
 const KEY: CheckId = CheckId::required("key.certificate", "the platform key's certificate");
 const KEY_SIGNER: CheckId = CheckId::required("key.signature", "the signature of the platform key's certificate");
-const KEY_VALIDITY: CheckId = CheckId::required("key.validity", "the validity of the platform key's certificate");
+const KEY_VALIDITY: CheckId =
+    CheckId::required("key.validity", "the validity of the platform key's certificate").failing_as(Fault::Collateral);
 const ROOT_CRL: ListIds = ListIds {
     signer: CheckId::required("crl.root.signature", "the signature of the root's list of revoked certificates"),
-    validity: CheckId::required("crl.root.validity", "the validity of the root's list of revoked certificates"),
+    validity: CheckId::required("crl.root.validity", "the validity of the root's list of revoked certificates")
+        .failing_as(Fault::Collateral),
 };
 const PCK_CRL: ListIds = ListIds {
     signer: CheckId::required("crl.pck.signature", "the signature of the list of revoked platforms' certificates"),
-    validity: CheckId::required("crl.pck.validity", "the validity of the list of revoked platforms' certificates"),
+    validity: CheckId::required("crl.pck.validity", "the validity of the list of revoked platforms' certificates")
+        .failing_as(Fault::Collateral),
 };
 const CA_REVOCATION: CheckId =
-    CheckId::required("chain.intermediate.revocation", "the intermediate certificate on the root's list");
+    CheckId::required("chain.intermediate.revocation", "the intermediate certificate on the root's list")
+        .failing_as(Fault::Revoked);
 const KEY_REVOCATION: CheckId =
-    CheckId::required("key.revocation", "the platform key's certificate on the list of revoked ones");
+    CheckId::required("key.revocation", "the platform key's certificate on the list of revoked ones")
+        .failing_as(Fault::Revoked);
 
 /// Who issues platforms' certificates: for those with one processor package, and those with several.
 const CAS: [&str; 2] = ["Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"];
@@ -166,9 +174,14 @@ impl Judge {
     /// A list by this issuer. One that somebody else signed is none.
     fn list<'a>(&mut self, ids: ListIds, der: Option<&'a [u8]>, issuer: Option<&Certificate<'_>>) -> Option<Crl<'a>> {
         let ListIds { signer, validity } = ids;
-        let (Some(der), Some(issuer)) = (der, issuer) else {
-            let why = if der.is_none() { "there is no such list" } else { "there is no certificate of its issuer" };
-            self.skip_all([signer, validity], why);
+        let Some(der) = der else {
+            self.checks
+                .missing(signer, issuer.map_or("by its issuer".into(), |issuer| format!("by {}", issuer.subject())));
+            self.checks.skip(validity, "there is no such list");
+            return None;
+        };
+        let Some(issuer) = issuer else {
+            self.skip_all([signer, validity], "there is no certificate of its issuer");
             return None;
         };
         let list = match Crl::parse(der) {

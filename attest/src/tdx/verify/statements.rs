@@ -9,13 +9,14 @@ use alloc::string::{String, ToString};
 
 use super::{Judge, is_signed};
 use crate::UnixTime;
-use crate::check::CheckId;
+use crate::check::{CheckId, Fault};
 use crate::hex::Hex;
+use crate::pem;
+use crate::tdx::Quote;
 use crate::tdx::collateral::{CollateralError, Module, QeIdentity, SignedJson, TcbInfo};
 use crate::tdx::pck::Pck;
 use crate::tdx::quote::EnclaveReport;
-use crate::tdx::tcb::{self, Evaluation, TcbStatus};
-use crate::tdx::{Quote, pem};
+use crate::tdx::tcb::{self, Evaluation, TcbError, TcbStatus};
 use crate::x509::Certificate;
 use crate::x509::crl::Crl;
 
@@ -36,24 +37,30 @@ const TCB_INFO: Ids = Ids {
     form: CheckId::required("tcb-info.form", "TCB info"),
     signer: CheckId::required("tcb-info.signer", "the certificate of who signed TCB info"),
     signer_signature: CheckId::required("tcb-info.signer.signature", "the signature of TCB info's certificate"),
-    signer_validity: CheckId::required("tcb-info.signer.validity", "the validity of TCB info's certificate"),
-    signer_revocation: CheckId::required("tcb-info.signer.revocation", "TCB info's certificate on the root's list"),
+    signer_validity: CheckId::required("tcb-info.signer.validity", "the validity of TCB info's certificate")
+        .failing_as(Fault::Collateral),
+    signer_revocation: CheckId::required("tcb-info.signer.revocation", "TCB info's certificate on the root's list")
+        .failing_as(Fault::Revoked),
     signature: CheckId::required("tcb-info.signature", "TCB info's signature"),
-    validity: CheckId::required("tcb-info.validity", "TCB info's validity"),
+    validity: CheckId::required("tcb-info.validity", "TCB info's validity").failing_as(Fault::Collateral),
 };
 const QE_IDENTITY: Ids = Ids {
     form: CheckId::required("qe-identity.form", "the QE's identity"),
     signer: CheckId::required("qe-identity.signer", "the certificate of who signed the QE's identity"),
     signer_signature: CheckId::required("qe-identity.signer.signature", "the signature of QE identity's certificate"),
-    signer_validity: CheckId::required("qe-identity.signer.validity", "the validity of QE identity's certificate"),
+    signer_validity: CheckId::required("qe-identity.signer.validity", "the validity of QE identity's certificate")
+        .failing_as(Fault::Collateral),
     signer_revocation: CheckId::required(
         "qe-identity.signer.revocation",
         "QE identity's certificate on the root's list",
-    ),
+    )
+    .failing_as(Fault::Revoked),
     signature: CheckId::required("qe-identity.signature", "the signature of the QE's identity"),
-    validity: CheckId::required("qe-identity.validity", "the validity of the QE's identity"),
+    validity: CheckId::required("qe-identity.validity", "the validity of the QE's identity")
+        .failing_as(Fault::Collateral),
 };
-const PLATFORM: CheckId = CheckId::required("tcb-info.platform", "the kind of platform of TCB info");
+const PLATFORM: CheckId =
+    CheckId::required("tcb-info.platform", "the kind of platform of TCB info").failing_as(Fault::Collateral);
 const QE_SIGNER: CheckId = CheckId::required("qe.mrsigner", "who signed the QE");
 const QE_PRODUCT: CheckId = CheckId::required("qe.product", "the QE's product number");
 const QE_ATTRIBUTES: CheckId = CheckId::required("qe.attributes", "the set of the QE's attributes");
@@ -62,7 +69,7 @@ const MODULE_SIGNER: CheckId = CheckId::required("module.mrsigner", "who signed 
 const MODULE_ATTRIBUTES: CheckId = CheckId::required("module.attributes", "the set of the TDX module's attributes");
 const LAUNCH: CheckId = CheckId::required("tcb.launch", "the platform's TCB when the guest was launched");
 const CURRENT: CheckId = CheckId::where_possible("tcb.current", "the platform's TCB now");
-const STATUS: CheckId = CheckId::required("tcb.status", "the platform's status");
+const STATUS: CheckId = CheckId::required("tcb.status", "the platform's status").failing_as(Fault::Revoked);
 
 /// Who issues certificates for signing statements, and what it has revoked.
 #[derive(Clone, Copy)]
@@ -136,6 +143,9 @@ impl Judge {
             let evaluation = qe.clone().and_then(|level| tcb::evaluate(info, pck, svn, level));
             let found = evaluation.as_ref().map(|it| it.status);
             self.checks.add(id, "at a level of TCB info, with module and QE", found);
+            if let Some(shortfall) = evaluation.as_ref().err().and_then(TcbError::shortfall) {
+                self.checks.fall_short(shortfall.to_string());
+            }
             evaluation.ok()
         };
         let launch = evaluate(LAUNCH, quote.tee_tcb_svn());
@@ -181,7 +191,7 @@ impl Judge {
     ) -> Option<T> {
         let Some(json) = json else {
             let of_signer = [ids.signer, ids.signer_signature, ids.signer_validity, ids.signer_revocation];
-            self.skip_all([ids.form], "it is missing");
+            self.checks.missing(ids.form, "as Intel writes it");
             self.skip_all(of_signer.into_iter().chain([ids.signature, ids.validity]), "there is nothing signed");
             return None;
         };
@@ -228,7 +238,7 @@ impl Judge {
 }
 
 fn described(evaluation: &Evaluation) -> String {
-    let Evaluation { status, date, advisories } = evaluation;
+    let Evaluation { status, date, advisories, .. } = evaluation;
     if advisories.is_empty() {
         format!("{status} as of {date}")
     } else {

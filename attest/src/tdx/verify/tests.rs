@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::tdx::pem;
+use crate::pem;
 
 fn vector(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/tdx/attest/real").join(name)).unwrap()

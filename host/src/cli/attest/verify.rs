@@ -1,36 +1,32 @@
 //! `tenure attest verify`: evidence in files, and the one line at the end.
-
-use std::path::PathBuf;
+//!
+//! Owns what is common to reports ([`report`]) and quotes ([`quote`]): which of both it is, when, and below which root.
 
 use attest::UnixTime;
-use attest::snp::{Product, ReferenceValues};
+use attest::snp::Product;
 use clap::{Args, ValueEnum};
-use snp::digest::Digest;
-use snp::hex::{self, HexError};
+use snp::hex;
 
-use super::{PresetName, chosen, json, print};
+use super::{PresetName, json, print};
 use crate::cli::CliError;
-use crate::cli::measure::VCPUS_MAX;
+use crate::evidence::EvidenceError;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{self, Evidence, EvidenceError, expected};
 use crate::exit::ExitCode;
-use crate::idblock::{DigestSource, Source, one_stdin};
+use crate::idblock::{Source, one_stdin};
 use crate::paint::Paint;
+
+mod quote;
+mod report;
+
+pub use quote::{CollateralArgs, QuoteArgs};
+pub use report::{Chip, ReportArgs};
 
 /// Arguments of `tenure attest verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The report, as the firmware wrote it; - is standard input
-    #[arg(long, value_name = "FILE|-")]
-    pub report: Source,
-
-    /// The table of certificates that comes with an extended report; - is standard input
-    #[arg(long, value_name = "FILE|-")]
-    pub certificates: Option<Source>,
-
-    /// A list of revoked certificates in DER, signed by the product's root; one that the table has is used without this
-    #[arg(long, value_name = "FILE|-")]
-    pub crl: Option<Source>,
+    /// What is judged.
+    #[command(flatten)]
+    pub what: What,
 
     /// The policy, TOML or JSON; - is standard input
     #[arg(long, value_name = "FILE|-", conflicts_with = "preset")]
@@ -40,43 +36,9 @@ pub struct VerifyArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
     pub preset: PresetName,
 
-    /// A launch digest that the guest may have, several if given several times: 96 hexadecimal digits, or a file or
-    /// standard input (-) with what tenure measure snp printed, with --json or without; a file's name has a . or / in it
-    #[arg(long = "launch-digest", value_name = "HEX|FILE|-")]
-    pub launch_digests: Vec<DigestSource>,
-
-    /// Expects the guest that `tenure run --config FILE` launches: its launch digest, host data and who signed its ID block
-    #[arg(long, value_name = "FILE")]
-    pub guest: Option<PathBuf>,
-
-    /// Frequency in kHz of the TSC of the host that launches --guest, if that has tee sw
-    #[arg(long, value_name = "N", requires = "guest", value_parser = clap::value_parser!(u32).range(1..))]
-    pub tsc_khz: Option<u32>,
-
-    /// Of launch digests for several numbers of vCPUs, takes only that for so many
-    #[arg(long, value_name = "N", requires = "launch_digests",
-        value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
-    pub vcpus: Option<u32>,
-
     /// What the guest must have had signed (REPORT_DATA): 128 hexadecimal digits
     #[arg(long, value_name = "HEX", value_parser = hex::parse::<64>)]
     pub report_data: Option<[u8; 64]>,
-
-    /// What the host must have said at launch (HOST_DATA): 64 hexadecimal digits
-    #[arg(long, value_name = "HEX", value_parser = hex::parse::<32>)]
-    pub host_data: Option<[u8; 32]>,
-
-    /// Digest of a key that may have signed the guest's ID block, several if given several times: 96 hexadecimal digits
-    #[arg(long = "id-key", value_name = "HEX")]
-    pub id_keys: Vec<Digest>,
-
-    /// Digest of an author's key that may have signed that key, several if given several times: 96 hexadecimal digits
-    #[arg(long = "author-key", value_name = "HEX")]
-    pub author_keys: Vec<Digest>,
-
-    /// A chip that the guest may be on, several if given several times: 128 hexadecimal digits
-    #[arg(long = "chip", value_name = "HEX")]
-    pub chips: Vec<Chip>,
 
     /// The moment at which everything must be valid, in UTC [default: now]
     #[arg(long, value_name = "RFC3339")]
@@ -86,79 +48,99 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE|-", requires = "allow_test_root")]
     pub test_root: Option<Source>,
 
-    /// Accepts the test root in place of this product's
-    #[arg(long, value_enum, value_name = "PRODUCT", requires = "test_root")]
-    pub allow_test_root: Option<ProductName>,
+    /// Accepts the test root in place of this one
+    #[arg(long, value_enum, value_name = "ROOT", requires = "test_root")]
+    pub allow_test_root: Option<RootName>,
 
     /// Prints everything as JSON; its keys do not change
     #[arg(long)]
     pub json: bool,
+
+    /// What only reports have.
+    #[command(flatten, next_help_heading = "Reports (SNP)")]
+    pub of_report: ReportArgs,
+
+    /// What only quotes have.
+    #[command(flatten, next_help_heading = "Quotes (TDX)")]
+    pub of_quote: QuoteArgs,
 }
 
-/// A chip's identifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chip([u8; 64]);
+/// Evidence of either technology.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false)]
+pub struct What {
+    /// An SNP report, as the firmware wrote it; - is standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub report: Option<Source>,
 
-impl std::str::FromStr for Chip {
-    type Err = HexError;
-
-    fn from_str(text: &str) -> Result<Self, HexError> {
-        hex::parse(text).map(Self)
-    }
+    /// A TDX quote, as the quoting enclave wrote it; - is standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub quote: Option<Source>,
 }
 
-/// Products with a root of their own.
+/// Roots that one for tests may stand in place of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProductName {
-    /// Zen 3
+pub enum RootName {
+    /// AMD's of Zen 3
     Milan,
-    /// Zen 4; also Bergamo and Siena
+    /// AMD's of Zen 4; also Bergamo and Siena
     Genoa,
-    /// Zen 5
+    /// AMD's of Zen 5
     Turin,
+    /// Intel's
+    Intel,
 }
 
-impl From<ProductName> for Product {
-    fn from(name: ProductName) -> Self {
-        match name {
-            ProductName::Milan => Self::Milan,
-            ProductName::Genoa => Self::Genoa,
-            ProductName::Turin => Self::Turin,
+impl RootName {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Milan => "milan",
+            Self::Genoa => "genoa",
+            Self::Turin => "turin",
+            Self::Intel => "intel",
+        }
+    }
+
+    /// The product whose root it is; reports rest on no other.
+    fn product(self) -> Result<Product, EvidenceError> {
+        match self {
+            Self::Milan => Ok(Product::Milan),
+            Self::Genoa => Ok(Product::Genoa),
+            Self::Turin => Ok(Product::Turin),
+            Self::Intel => {
+                let what = "a report rests on milan's, genoa's or turin's";
+                Err(EvidenceError::OtherRoot { given: self.name(), what })
+            }
+        }
+    }
+
+    /// That it is Intel's; quotes rest on no other.
+    fn intel(self) -> Result<(), EvidenceError> {
+        match self {
+            Self::Intel => Ok(()),
+            _ => Err(EvidenceError::OtherRoot { given: self.name(), what: "a quote rests on intel's" }),
         }
     }
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
-    let VerifyArgs { report, certificates, crl, policy, test_root, .. } = args;
-    let optional = [("certificates", certificates), ("crl", crl), ("policy", policy), ("test-root", test_root)];
-    let optional = optional.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
-    let digests = args.launch_digests.iter().filter_map(|digest| Some(("launch-digest", digest.source()?)));
-    one_stdin([("report", report)].into_iter().chain(optional).chain(digests)).map_err(EvidenceError::from)?;
-
-    let policy = chosen(policy.as_ref(), args.preset)?;
-    let references = references(args)?;
-    let test = test_root.as_ref().zip(args.allow_test_root.map(Product::from));
-    let anchors = evidence::anchors(test)?;
-    let now = evidence::moment(args.now)?;
-    let evidence = Evidence::read(report, certificates.as_ref(), crl.as_ref())?;
-    let judged = evidence.judge(&anchors, &policy, &references, now);
-    let verdict = VerdictReport::of(&evidence, &judged, now, test.map(|(_, product)| product));
-    print(&if args.json { json(&verdict)? } else { verdict.text(Paint::on_stdout()) + "\n" })?;
-    Ok(judged.exit_code())
+    let sources = args.sources().chain(args.of_report.sources()).chain(args.of_quote.sources());
+    one_stdin(sources).map_err(EvidenceError::from)?;
+    match (&args.what.report, &args.what.quote) {
+        (Some(report), _) => report::verify(report, args),
+        (None, Some(quote)) => quote::verify(quote, args),
+        (None, None) => unreachable!("one of them is required"),
+    }
 }
 
-fn references(args: &VerifyArgs) -> Result<ReferenceValues, EvidenceError> {
-    let guest = args.guest.as_ref().map(|guest| expected::of_config(guest, args.tsc_khz));
-    let mut expected = guest.transpose().map_err(Box::new)?.unwrap_or_default();
-    for source in &args.launch_digests {
-        expected.launch_digests.extend(source.read_all(args.vcpus)?.into_iter().map(|digest| digest.0));
+impl VerifyArgs {
+    fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
+        let What { report, quote } = &self.what;
+        let all = [("report", report), ("quote", quote), ("policy", &self.policy), ("test-root", &self.test_root)];
+        all.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)))
     }
-    expected.id_keys.extend(args.id_keys.iter().map(|digest| digest.0));
-    expected.author_keys.extend(args.author_keys.iter().map(|digest| digest.0));
-    Ok(ReferenceValues {
-        report_data: args.report_data,
-        host_data: args.host_data.or(expected.host_data),
-        chips: args.chips.iter().map(|chip| chip.0).collect(),
-        ..expected
-    })
+
+    fn show(&self, verdict: &VerdictReport) -> Result<(), CliError> {
+        print(&if self.json { json(verdict)? } else { verdict.text(Paint::on_stdout()) + "\n" })
+    }
 }

@@ -1,0 +1,95 @@
+//! Event logs: what a guest's firmware says it measured into RTMRs, one after the other.
+//!
+//! Owns reading the log that ACPI's CCEL table points to, what its digests come to ([`EventLog::replay`]), and whether
+//! that is what a verified quote says ([`check()`]). A log by itself proves nothing: anybody can write one. With
+//! RTMRs that are a quote's, its digests are what was measured; what it says of them beside is only true where a digest
+//! is one of these very data, which is checked where it is defined so.
+//!
+//! Does not own which events there should be: whoever has expectations compares RTMRs.
+//!
+//! Specification: TCG PC Client Platform Firmware Profile, "Event Logging", crypto-agile form; UEFI, "Confidential
+//! Computing", for which register is which.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use sha2::{Digest as _, Sha384};
+
+use crate::check::{CheckId, Checks};
+use crate::hex::Hex;
+use crate::tdx::Endorsed;
+use crate::verified::Verified;
+
+mod event;
+mod parse;
+
+pub use event::{DataDigest, Event, EventType};
+pub use parse::EventLogError;
+
+/// A digest by SHA-384.
+pub type Digest = [u8; 48];
+
+const RTMRS: [CheckId; 4] = [
+    CheckId::where_possible("log.rtmr0", "what the event log comes to in RTMR0"),
+    CheckId::where_possible("log.rtmr1", "what the event log comes to in RTMR1"),
+    CheckId::where_possible("log.rtmr2", "what the event log comes to in RTMR2"),
+    CheckId::where_possible("log.rtmr3", "what the event log comes to in RTMR3"),
+];
+const DATA: CheckId =
+    CheckId::where_possible("log.data", "the set of events whose digest is of other data than their own");
+
+/// A log, well-formed and not compared with anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLog<'a>(Vec<Event<'a>>);
+
+impl<'a> EventLog<'a> {
+    /// Reads a log. It ends where its area does, or where nothing but 0xff or nothing but zeros follows.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, EventLogError> {
+        parse::events(bytes).map(Self)
+    }
+
+    /// Its events, in their order.
+    #[must_use]
+    pub fn events(&self) -> &[Event<'a>] {
+        &self.0
+    }
+
+    /// RTMR0 to RTMR3, if these events and no others were measured.
+    #[must_use]
+    pub fn replay(&self) -> [Digest; 4] {
+        let mut rtmrs = [[0; 48]; 4];
+        for event in self.0.iter().filter(|event| event.event_type != EventType::NO_ACTION) {
+            if let Some(rtmr) = rtmrs.get_mut(usize::from(event.rtmr)) {
+                *rtmr = Sha384::new().chain_update(*rtmr).chain_update(event.digest).finalize().into();
+            }
+        }
+        rtmrs
+    }
+}
+
+/// Whether a log is that of the guest with this quote, and says of its data what it measured. Without a log nothing is
+/// compared, and that is said.
+#[must_use]
+pub fn check(log: Option<&EventLog<'_>>, verified: &Verified<Endorsed<'_>>) -> Checks {
+    let mut checks = Checks::default();
+    let Some(log) = log else {
+        for id in RTMRS.into_iter().chain([DATA]) {
+            checks.skip(id, "there is no event log");
+        }
+        return checks;
+    };
+    let replayed = log.replay();
+    for ((id, found), rtmr) in RTMRS.into_iter().zip(&replayed).zip(verified.evidence().quote().rtmrs()) {
+        checks.require(id, found == rtmr, format!("the quote's: {}", Hex(rtmr)), Hex(found));
+    }
+    let numbered = (1..).zip(&log.0);
+    let wrong = numbered.filter(|(_, event)| event.data_digest() == DataDigest::Another);
+    let names: Vec<String> = wrong.map(|(number, event)| format!("event {number} ({})", event.event_type)).collect();
+    let found = if names.is_empty() { "empty".into() } else { names.join(", ") };
+    checks.require(DATA, names.is_empty(), "empty", found);
+    checks
+}
+
+#[cfg(test)]
+mod tests;

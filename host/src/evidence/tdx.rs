@@ -1,0 +1,112 @@
+//! Quotes in files, with what Intel publishes about their platforms, and event logs.
+//!
+//! Owns reading them and the two steps of a verdict. Collateral's files are [`collateral`]'s, what a quote says
+//! [`claims`]'s.
+
+pub mod claims;
+pub mod collateral;
+
+use attest::UnixTime;
+use attest::eventlog::{self, EventLog, EventLogError};
+use attest::tdx::{Anchors, Endorsed, Policy, Quote, QuoteError, ReferenceValues, appraise, verify};
+
+use super::{EvidenceError, Judged, MOST};
+use crate::idblock::{IdBlockError, Source};
+use collateral::{CollateralFileError, CollateralFiles};
+
+/// More than any area for an event log.
+const LOG_MOST: u64 = 1 << 24;
+
+/// Why nothing can be said of a quote.
+#[derive(Debug, thiserror::Error)]
+pub enum QuoteFileError {
+    /// Not a quote.
+    #[error("quote {from}: malformed: {source}")]
+    Quote {
+        /// Where it was read.
+        from: Source,
+        /// What is wrong with it.
+        source: QuoteError,
+    },
+    /// Not an event log.
+    #[error("event-log {from}: malformed: {source}")]
+    EventLog {
+        /// Where it was read.
+        from: Source,
+        /// What is wrong with it.
+        source: EventLogError,
+    },
+    /// A file.
+    #[error(transparent)]
+    Read(#[from] IdBlockError),
+    /// Not collateral.
+    #[error(transparent)]
+    Collateral(#[from] CollateralFileError),
+}
+
+impl QuoteFileError {
+    /// Whether it is about what a file contains.
+    pub(super) const fn is_contents(&self) -> bool {
+        match self {
+            Self::Quote { .. } | Self::EventLog { .. } => true,
+            Self::Read(_) => false,
+            Self::Collateral(error) => error.is_contents(),
+        }
+    }
+}
+
+/// A quote with what goes with it, as it was read.
+#[derive(Debug)]
+pub struct QuoteEvidence {
+    quote: Vec<u8>,
+    collateral: CollateralFiles,
+    log: Option<Vec<u8>>,
+}
+
+impl QuoteEvidence {
+    /// Reads a quote and the event log that goes with it.
+    pub fn read(quote: &Source, collateral: CollateralFiles, log: Option<&Source>) -> Result<Self, QuoteFileError> {
+        let quote = quote.read("quote", MOST)?;
+        let bytes = log.map(|from| from.read("event-log", LOG_MOST)).transpose()?;
+        if let (Some(from), Some(bytes)) = (log, &bytes) {
+            EventLog::parse(bytes).map_err(|source| QuoteFileError::EventLog { from: from.clone(), source })?;
+        }
+        Ok(Self { quote, collateral, log: bytes })
+    }
+
+    /// The quote, if it is one. Nobody has verified it.
+    pub fn quote(&self) -> Result<Quote<'_>, QuoteError> {
+        Quote::parse(&self.quote)
+    }
+
+    /// The log. Nobody has compared it with anything.
+    pub fn log(&self) -> Option<EventLog<'_>> {
+        // That it is one was checked when it was read.
+        self.log.as_deref().and_then(|log| EventLog::parse(log).ok())
+    }
+
+    /// What is to be said of it.
+    pub fn judge(
+        &self,
+        anchors: &Anchors,
+        policy: &Policy,
+        references: &ReferenceValues,
+        now: UnixTime,
+    ) -> Judged<Endorsed<'_>> {
+        match verify(&self.quote, &self.collateral.borrowed(), anchors, now) {
+            Ok(verified) => {
+                let log = eventlog::check(self.log().as_ref(), &verified);
+                let appraisal = appraise(&verified, policy, references).with(log);
+                Judged::Verified(verified, appraisal)
+            }
+            Err(rejected) => Judged::Rejected(rejected),
+        }
+    }
+}
+
+/// Intel's root, and a test's, if somebody asked for one.
+pub fn anchors(test: Option<&Source>) -> Result<Anchors, EvidenceError> {
+    let Some(from) = test else { return Ok(Anchors::intel()) };
+    let root = from.read("test-root", MOST)?;
+    Anchors::intel().with_test_root(&root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })
+}
