@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod anchors;
 pub mod check;
+pub mod ear;
 mod hex;
 pub mod snp;
 pub mod tdx;
