@@ -13,8 +13,12 @@ use crate::evidence::{Evidence, EvidenceError};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
 
+mod request;
+mod serve;
 mod verify;
 
+pub use request::{EvidenceFrom, RequestArgs, RequestError};
+pub use serve::{ServeArgs, ServeError};
 pub use verify::{Chip, ProductName, VerifyArgs};
 
 /// What can be done with evidence.
@@ -51,6 +55,28 @@ pub enum AttestCommand {
         "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json"
     ))]
     Policy(PolicyArgs),
+
+    /// Serves secrets to guests that show good evidence: the KBS protocol over HTTP, as confidential-containers speak it
+    ///
+    /// A guest gets a challenge, has a report signed with it and its key in it, and gets a token if the report is what the
+    /// policy and the reference values want; with it, resources, encrypted to that key. A challenge is good once. /healthz
+    /// and /metrics say how the service is. Where it listens is said on standard output; SIGTERM ends it.
+    #[command(after_long_help = super::help(
+        "tenure attest serve --resources secrets --state /var/lib/tenure --policy policy.toml --launch-digest digests.json\n\
+         tenure attest serve --resources secrets --state state --id-key $KEY --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n\
+         tenure attest serve --resources secrets --state state --launch-digest digests.json --test-root ark.der --allow-test-root milan"
+    ))]
+    Serve(Box<ServeArgs>),
+
+    /// Gets a secret for this guest: shows its evidence to a relying party that speaks the KBS protocol
+    ///
+    /// The evidence is bound to a key that is made for this request and never leaves it. Exit code 5 says that the relying
+    /// party refuses, and why.
+    #[command(after_long_help = super::help(
+        "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
+         tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"
+    ))]
+    Request(RequestArgs),
 }
 
 /// From a prediction to a verdict.
@@ -117,6 +143,8 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
         AttestCommand::Verify(args) => verify::verify(&args),
         AttestCommand::Show(args) => show(&args),
         AttestCommand::Policy(args) => print_policy(&args),
+        AttestCommand::Serve(args) => serve::serve(&args),
+        AttestCommand::Request(args) => request::request(&args),
     }
 }
 

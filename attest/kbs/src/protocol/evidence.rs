@@ -24,8 +24,8 @@ pub enum EvidenceError {
     /// Of a technology that we do not know.
     #[error("evidence of {0} is not judged here, only of snp and tdx")]
     Tee(Tee),
-    /// Something is missing, or not of its form.
-    #[error("the evidence is malformed: {0}")]
+    /// Something is missing, or not of its form. What it says is not repeated.
+    #[error("the evidence is malformed: a member is missing or not of its form")]
     Form(#[from] serde_json::Error),
     /// Not base64.
     #[error("the evidence's {0} is not base64")]

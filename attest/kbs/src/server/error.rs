@@ -31,7 +31,8 @@ pub(super) enum Refusal {
     Size(usize),
     #[error("the body did not arrive in time, or broke off")]
     Body,
-    #[error("the body is not the message that belongs here: {0}")]
+    /// Without what it says: that is nobody's business but its sender's.
+    #[error("the body is not the message that belongs here, from line {}, column {} on", .0.line(), .0.column())]
     Message(serde_json::Error),
     #[error("too many requests from this address")]
     Rate,

@@ -89,6 +89,13 @@ pub struct VerifyArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chip([u8; 64]);
 
+impl Chip {
+    /// The identifier.
+    pub const fn id(&self) -> [u8; 64] {
+        self.0
+    }
+}
+
 impl std::str::FromStr for Chip {
     type Err = HexError;
 
