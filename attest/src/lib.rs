@@ -16,6 +16,7 @@ extern crate alloc;
 pub mod anchors;
 pub mod appraisal;
 pub mod check;
+pub mod ear;
 pub mod eventlog;
 mod hex;
 pub mod pem;

@@ -236,6 +236,12 @@ pub enum CliError {
     /// Evidence.
     #[error(transparent)]
     Evidence(Box<EvidenceError>),
+    /// A relying party.
+    #[error(transparent)]
+    Serve(Box<attest::ServeError>),
+    /// What a guest asked of one.
+    #[error(transparent)]
+    Request(Box<attest::RequestError>),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -265,6 +271,12 @@ impl From<EvidenceError> for CliError {
     }
 }
 
+impl From<attest::ServeError> for CliError {
+    fn from(error: attest::ServeError) -> Self {
+        Self::Serve(Box::new(error))
+    }
+}
+
 impl CliError {
     /// What the command's exit code is.
     pub fn exit_code(&self) -> ExitCode {
@@ -282,9 +294,11 @@ impl CliError {
             | Self::Bundle(_)
             | Self::Signals(_)
             | Self::Console(_)
+            | Self::Serve(_)
             | Self::Output(_) => ExitCode::Usage,
             Self::NotCapable(_) | Self::Kernel(_) | Self::Audit(_) => ExitCode::NotCapable,
             Self::Evidence(error) => error.exit_code(),
+            Self::Request(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
         }
     }

@@ -30,6 +30,7 @@ use crate::exit::ExitCode;
 use crate::idblock::{IdBlockError, Source};
 use certificates::{CertificateFileError, Certificates};
 use expected::ExpectedError;
+use launch_log::LogError;
 use policy::PolicyFileError;
 use tdx::QuoteFileError;
 
@@ -48,6 +49,9 @@ pub enum EvidenceError {
     /// What to expect.
     #[error(transparent)]
     Expected(#[from] Box<ExpectedError>),
+    /// What to expect, page by page.
+    #[error(transparent)]
+    Launch(#[from] Box<LogError>),
     /// A test's root that is none.
     #[error("test-root {from}: {source}")]
     TestRoot {
@@ -145,6 +149,14 @@ impl Evidence {
         Self { files, ..self }
     }
 
+    /// Evidence that came otherwise than in files.
+    pub fn of_bytes(report: Vec<u8>, table: Option<Vec<u8>>, list: Option<Vec<u8>>) -> Result<Self, TableError> {
+        if let Some(table) = &table {
+            CertificateTable::parse(table)?;
+        }
+        Ok(Self { report, table, list, files: Certificates::default() })
+    }
+
     /// The report, if it is one. Nobody has verified it.
     pub fn report(&self) -> Result<Report<'_>, ReportError> {
         Report::parse(&self.report)
@@ -205,11 +217,17 @@ impl<T: attest::Evidence> Judged<T> {
 
 /// AMD's roots, and a test's, if somebody asked for one.
 pub fn anchors(test: Option<(&Source, Product)>) -> Result<Anchors, EvidenceError> {
-    let Some((from, product)) = test else { return Ok(Anchors::amd()) };
+    anchors_and_root(test).map(|(anchors, _)| anchors)
+}
+
+/// The same, with the test's root as it was read.
+pub fn anchors_and_root(test: Option<(&Source, Product)>) -> Result<(Anchors, Option<Vec<u8>>), EvidenceError> {
+    let Some((from, product)) = test else { return Ok((Anchors::amd(), None)) };
     let root = from.read("test-root", MOST)?;
-    Anchors::amd()
+    let anchors = Anchors::amd()
         .with_test_root(product, &root)
-        .map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })
+        .map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })?;
+    Ok((anchors, Some(root)))
 }
 
 /// The moment of a verdict: now, unless somebody says another.

@@ -46,6 +46,9 @@ pub enum OutputError {
     /// A terminal would obey these bytes.
     #[error("- is a terminal, and binary is not for one; --format base64 is, or give --out a file")]
     Terminal,
+    /// Others could read over somebody's shoulder, and a terminal would obey these bytes.
+    #[error("- is a terminal, and a secret is not for one; give --out a file")]
+    SecretTerminal,
     /// Standard output.
     #[error("standard output cannot be written: {0}")]
     Stdout(io::Error),
@@ -104,7 +107,20 @@ impl Output {
         self.write(bytes)
     }
 
+    /// Writes a secret: a file of it is for its owner alone.
+    pub fn write_secret(&self, secret: &[u8]) -> Result<(), OutputError> {
+        if *self == Self::Stdout && io::stdout().is_terminal() {
+            return Err(OutputError::SecretTerminal);
+        }
+        self.write_with(secret, 0o600)
+    }
+
+    /// With the rights that any new file gets: the umask takes its share.
     fn write(&self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.write_with(bytes, 0o666)
+    }
+
+    fn write_with(&self, bytes: &[u8], rights: u32) -> Result<(), OutputError> {
         match self {
             Self::Stdout => {
                 let mut out = io::stdout();
@@ -113,7 +129,7 @@ impl Output {
             }
             Self::File(path) => {
                 let target = target(path)?;
-                replace(&target, bytes).map_err(|source| OutputError::Write { path: path.clone(), source })
+                replace(&target, bytes, rights).map_err(|source| OutputError::Write { path: path.clone(), source })
             }
         }
     }
@@ -133,11 +149,10 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// Puts a file there at once. Whoever reads it sees the old bytes or the new ones.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, bytes: &[u8], rights: u32) -> io::Result<()> {
     let folder = folder(path);
-    // The rights that any new file gets: the umask takes its share.
     let mut builder = tempfile::Builder::new();
-    let rights = Permissions::from_mode(0o666);
+    let rights = Permissions::from_mode(rights);
     let mut file = builder
         .prefix(".tenure-")
         .permissions(rights)
@@ -176,6 +191,8 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_ne!(fs::metadata(&path).unwrap().mode() & 0o400, 0);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o111, 0);
+        file(path.clone()).write_secret(b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

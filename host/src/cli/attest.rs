@@ -19,10 +19,16 @@ use crate::exit::ExitCode;
 use crate::idblock::{Source, one_stdin};
 
 mod diff;
+mod references;
+mod request;
+mod serve;
 mod verify;
 
 pub use diff::DiffArgs;
-pub use verify::{Chip, CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
+pub use references::{Chip, ReferenceArgs};
+pub use request::{EvidenceFrom, RequestArgs, RequestError};
+pub use serve::{ServeArgs, ServeError};
+pub use verify::{CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]
@@ -73,6 +79,28 @@ pub enum AttestCommand {
          tenure attest policy --tee tdx >> policy.toml"
     ))]
     Policy(PolicyArgs),
+
+    /// Serves secrets to guests that show good evidence: the KBS protocol over HTTP, as confidential-containers speak it
+    ///
+    /// A guest gets a challenge, has a report signed with it and its key in it, and gets a token if the report is what the
+    /// policy and the reference values want; with it, resources, encrypted to that key. A challenge is good once. /healthz
+    /// and /metrics say how the service is. Where it listens is said on standard output; SIGTERM ends it.
+    #[command(after_long_help = super::help(
+        "tenure attest serve --resources secrets --state /var/lib/tenure --policy policy.toml --launch-digest digests.json\n\
+         tenure attest serve --resources secrets --state state --id-key $KEY --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n\
+         tenure attest serve --resources secrets --state state --launch-digest digests.json --test-root ark.der --allow-test-root milan"
+    ))]
+    Serve(Box<ServeArgs>),
+
+    /// Gets a secret for this guest: shows its evidence to a relying party that speaks the KBS protocol
+    ///
+    /// The evidence is bound to a key that is made for this request and never leaves it. Exit code 5 says that the relying
+    /// party refuses, and why.
+    #[command(after_long_help = super::help(
+        "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
+         tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"
+    ))]
+    Request(RequestArgs),
 }
 
 /// From a prediction to a verdict.
@@ -174,6 +202,8 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
         AttestCommand::Show(args) => show(&args),
         AttestCommand::Diff(args) => diff::diff(&args),
         AttestCommand::Policy(args) => print_policy(&args),
+        AttestCommand::Serve(args) => serve::serve(&args),
+        AttestCommand::Request(args) => request::request(&args),
     }
 }
 

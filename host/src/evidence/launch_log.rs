@@ -7,6 +7,8 @@
 //! The log is what `tenure measure --trace --json` writes, of the launch that was carried out; it may come from whoever
 //! is interested in telling another story.
 
+use std::path::Path;
+
 use crate::measure::diff::items;
 use crate::measure::trace::{Source, Trace, TraceError};
 use snp::digest::Digest;
@@ -25,6 +27,18 @@ pub enum LogError {
         /// What was signed.
         report: Digest,
     },
+}
+
+/// The expected launch in a file with a prediction, if that has its pages.
+pub fn expected(path: &Path) -> Result<Option<Trace>, LogError> {
+    let from = Source::named(path);
+    // What is read a second time must be there a second time.
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = from.read().map_err(LogError::Trace)?;
+    let has_pages = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|json| json.get("pages").is_some());
+    has_pages.then(|| Trace::parse(&from, &bytes)).transpose().map_err(LogError::Trace)
 }
 
 /// What differs between a launch that has this log, and whose digest was signed, and the expected launch that is most

@@ -118,7 +118,8 @@ impl Source {
         if path == Path::new("-") { Self::StandardInput } else { Self::File(path.to_owned()) }
     }
 
-    fn read(&self) -> Result<Vec<u8>, TraceError> {
+    /// Everything that is there.
+    pub fn read(&self) -> Result<Vec<u8>, TraceError> {
         let failed = |source| TraceError::Read { from: self.clone(), source };
         let mut bytes = Vec::new();
         let read = |from: &mut dyn Read, bytes: &mut Vec<u8>| from.take(MAX_BYTES + 1).read_to_end(bytes);

@@ -19,7 +19,7 @@ mod quote;
 mod report;
 
 pub use quote::{CollateralArgs, QuoteArgs};
-pub use report::{Chip, ReportArgs};
+pub use report::ReportArgs;
 
 /// Arguments of `tenure attest verify`.
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ impl RootName {
     }
 
     /// The product whose root it is; reports rest on no other.
-    fn product(self) -> Result<Product, EvidenceError> {
+    pub(super) fn product(self) -> Result<Product, EvidenceError> {
         match self {
             Self::Milan => Ok(Product::Milan),
             Self::Genoa => Ok(Product::Genoa),

@@ -1,21 +1,17 @@
 //! `tenure attest verify --report`: what is asked of SNP guests.
 
-use std::path::PathBuf;
-
 use attest::snp::ReferenceValues;
 use clap::Args;
-use snp::digest::Digest;
-use snp::hex::{self, HexError};
 
 use super::VerifyArgs;
 use crate::cli::CliError;
 use crate::cli::attest::chosen;
-use crate::cli::measure::VCPUS_MAX;
+use crate::cli::attest::references::ReferenceArgs;
 use crate::evidence::certificates::Certificates;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{self, Evidence, EvidenceError, expected};
+use crate::evidence::{self, Evidence, EvidenceError};
 use crate::exit::ExitCode;
-use crate::idblock::{DigestSource, Source};
+use crate::idblock::Source;
 
 /// What only reports have.
 #[derive(Debug, Args)]
@@ -37,66 +33,24 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE|-")]
     pub crl: Option<Source>,
 
-    /// A launch digest that the guest may have, several if given several times: 96 hexadecimal digits, or a file or
-    /// standard input (-) with what tenure measure snp printed, with --json or without; a file's name has a . or / in it
-    #[arg(long = "launch-digest", value_name = "HEX|FILE|-")]
-    pub launch_digests: Vec<DigestSource>,
-
-    /// Expects the guest that `tenure run --config FILE` launches: its launch digest, host data and who signed its ID block
-    #[arg(long, value_name = "FILE")]
-    pub guest: Option<PathBuf>,
-
-    /// Frequency in kHz of the TSC of the host that launches --guest, if that has tee sw
-    #[arg(long, value_name = "N", requires = "guest", value_parser = clap::value_parser!(u32).range(1..))]
-    pub tsc_khz: Option<u32>,
-
-    /// Of launch digests for several numbers of vCPUs, takes only that for so many
-    #[arg(long, value_name = "N", requires = "launch_digests",
-        value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
-    pub vcpus: Option<u32>,
-
-    /// What the host must have said at launch (HOST_DATA): 64 hexadecimal digits
-    #[arg(long, value_name = "HEX", value_parser = hex::parse::<32>)]
-    pub host_data: Option<[u8; 32]>,
-
-    /// Digest of a key that may have signed the guest's ID block, several if given several times: 96 hexadecimal digits
-    #[arg(long = "id-key", value_name = "HEX")]
-    pub id_keys: Vec<Digest>,
-
-    /// Digest of an author's key that may have signed that key, several if given several times: 96 hexadecimal digits
-    #[arg(long = "author-key", value_name = "HEX")]
-    pub author_keys: Vec<Digest>,
-
-    /// A chip that the guest may be on, several if given several times: 128 hexadecimal digits
-    #[arg(long = "chip", value_name = "HEX")]
-    pub chips: Vec<Chip>,
-}
-
-/// A chip's identifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chip([u8; 64]);
-
-impl std::str::FromStr for Chip {
-    type Err = HexError;
-
-    fn from_str(text: &str) -> Result<Self, HexError> {
-        hex::parse(text).map(Self)
-    }
+    /// What the guest is expected to be.
+    #[command(flatten)]
+    pub references: ReferenceArgs,
 }
 
 impl ReportArgs {
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         let Self { certificates, vek, chain, crl, .. } = self;
         let all = [("certificates", certificates), ("vek", vek), ("chain", chain), ("crl", crl)];
-        let digests = self.launch_digests.iter().filter_map(|digest| Some(("launch-digest", digest.source()?)));
-        all.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?))).chain(digests)
+        let files = all.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
+        files.chain(self.references.sources())
     }
 }
 
 pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let ReportArgs { certificates, vek, chain, crl, .. } = &args.of_report;
     let policy = chosen(args.policy.as_ref(), args.preset)?;
-    let references = references(args)?;
+    let references = ReferenceValues { report_data: args.report_data, ..args.of_report.references.values()? };
     let product = args.allow_test_root.map(super::RootName::product).transpose()?;
     let anchors = evidence::anchors(args.test_root.as_ref().zip(product))?;
     let now = evidence::moment(args.now)?;
@@ -105,21 +59,4 @@ pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, Cli
     let judged = evidence.judge(&anchors, &policy, &references, now);
     args.show(&VerdictReport::of(&evidence, &judged, now, product))?;
     Ok(judged.exit_code())
-}
-
-fn references(args: &VerifyArgs) -> Result<ReferenceValues, EvidenceError> {
-    let of_report = &args.of_report;
-    let guest = of_report.guest.as_ref().map(|guest| expected::of_config(guest, of_report.tsc_khz));
-    let mut expected = guest.transpose().map_err(Box::new)?.unwrap_or_default();
-    for source in &of_report.launch_digests {
-        expected.launch_digests.extend(source.read_all(of_report.vcpus)?.into_iter().map(|digest| digest.0));
-    }
-    expected.id_keys.extend(of_report.id_keys.iter().map(|digest| digest.0));
-    expected.author_keys.extend(of_report.author_keys.iter().map(|digest| digest.0));
-    Ok(ReferenceValues {
-        report_data: args.report_data,
-        host_data: of_report.host_data.or(expected.host_data),
-        chips: of_report.chips.iter().map(|chip| chip.0).collect(),
-        ..expected
-    })
 }

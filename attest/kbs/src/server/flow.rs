@@ -1,0 +1,152 @@
+//! Challenge, evidence, token, secret: who gets what.
+//!
+//! Owns the order of things. A challenge is taken, on disk, before its evidence is looked at. What evidence must have in it
+//! is computed here from what was asked and from the guest's key. A secret is read and encrypted only after the service
+//! has read back a token that it signed, and to the key that this token has in it.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use attest::UnixTime;
+use attest::snp::Tier;
+use base64ct::{Base64UrlUnpadded, Encoding};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::Parts;
+use super::config::Config;
+use super::error::Refusal;
+use super::metrics::Metrics;
+use super::peers::Peers;
+use crate::appraiser::{Appraiser, Verdict};
+use crate::protocol::evidence::{Evidence, no_additional};
+use crate::protocol::jwe::{self, Jwe};
+use crate::protocol::key::GuestKey;
+use crate::protocol::resource::ResourceName;
+use crate::protocol::{Attestation, Challenge, Request, RuntimeData, binding, is_spoken, nonce, random};
+use crate::resources::Resources;
+use crate::store::{Asked, Store};
+use crate::token::Tokens;
+
+/// Verifications at once.
+const AT_ONCE: usize = 2;
+
+/// All that answers need.
+pub(super) struct Service {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) peers: Peers,
+    tokens: Tokens,
+    resources: Resources,
+    appraiser: Box<dyn Appraiser>,
+    verifying: Semaphore,
+}
+
+/// What somebody shows who wants a secret.
+pub(super) enum Credentials {
+    Cookie(String),
+    Token(String),
+}
+
+impl Service {
+    pub(super) fn new(config: Config, Parts { appraiser, store, tokens, resources, .. }: Parts) -> Self {
+        Self {
+            config,
+            store,
+            tokens,
+            resources,
+            appraiser,
+            metrics: Metrics::default(),
+            peers: Peers::default(),
+            verifying: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// A challenge, and the cookie of its session.
+    pub(super) async fn auth(&self, request: Request) -> Result<(Challenge, String), Refusal> {
+        if !is_spoken(&request.version) {
+            return Err(Refusal::Version(request.version.chars().take(16).collect()));
+        }
+        if !self.appraiser.judges(request.tee) {
+            return Err(Refusal::Tee(request.tee));
+        }
+        let algorithm = binding::select(&request.extra_params)?;
+        let nonce = nonce().map_err(Refusal::internal)?;
+        let cookie = Base64UrlUnpadded::encode_string(&random::<32>().map_err(Refusal::internal)?);
+        let now = moment()?;
+        let expires = UnixTime::from_secs(now.as_secs().saturating_add(self.config.challenge.as_secs()));
+        let asked = Asked { nonce: nonce.clone(), tee: request.tee, algorithm };
+        self.store.begin(&cookie, asked, expires, now).await?;
+        Ok((Challenge { nonce, extra_params: binding::challenge_params(algorithm) }, cookie))
+    }
+
+    /// A token, if the evidence is good, and what vouches for it.
+    pub(super) async fn attest(self: &Arc<Self>, cookie: &str, said: Attestation) -> Result<(String, Tier), Refusal> {
+        let Attestation { runtime_data: RuntimeData { nonce, tee_pubkey }, tee_evidence, .. } = said;
+        // What is wrong with the message itself costs nobody a challenge.
+        GuestKey::try_from(&tee_pubkey)?;
+        no_additional(&tee_evidence.additional_evidence)?;
+        let now = moment()?;
+        let asked = self.store.take(cookie, &nonce, now).await?;
+        let data = binding::report_data(asked.algorithm, &asked.nonce, &tee_pubkey, &tee_evidence.additional_evidence)?;
+        let _permit = self.verifying.acquire().await.map_err(Refusal::internal)?;
+        let service = self.clone();
+        let judged = spawn_blocking(move || -> Result<_, Refusal> {
+            let started = Instant::now();
+            let evidence = Evidence::parse(asked.tee, &tee_evidence.primary_evidence)?;
+            let verdict = service.appraiser.appraise(&evidence, &data, now);
+            service.metrics.verdict(word(&verdict));
+            tracing::info!(verdict = word(&verdict), time = ?started.elapsed(), "evidence was judged");
+            let granted = verdict.granted().map_err(|(verdict, refused)| Refusal::Appraisal { verdict, refused })?;
+            let tier = granted.0;
+            let policy = service.appraiser.policy_id();
+            let token = service.tokens.issue(&tee_pubkey, &asked.nonce, granted, policy, now)?;
+            Ok((token, tier))
+        });
+        let (token, tier) = judged.await.map_err(Refusal::internal)??;
+        let expires = UnixTime::from_secs(now.as_secs().saturating_add(self.config.token.as_secs()));
+        self.store.attested(cookie, &token, expires, now).await?;
+        Ok((token, tier))
+    }
+
+    /// A secret, encrypted to the key of a guest that was found good.
+    pub(super) async fn resource(
+        self: &Arc<Self>,
+        name: ResourceName,
+        credentials: Credentials,
+    ) -> Result<(Jwe, Tier), Refusal> {
+        let service = self.clone();
+        let released = spawn_blocking(move || {
+            let now = moment()?;
+            let token = match credentials {
+                Credentials::Cookie(cookie) => service.store.token(&cookie, now)?,
+                Credentials::Token(token) => token,
+            };
+            let claims = service.tokens.read(&token, service.appraiser.policy_id(), now)?;
+            if !claims.release.allows(&name) {
+                return Err(Refusal::Forbidden);
+            }
+            let key = GuestKey::try_from(&claims.tee_pubkey)?;
+            let secret = service.resources.read(&name)?;
+            let sealed = jwe::seal(&key, &secret).map_err(Refusal::internal)?;
+            tracing::info!(resource = %name, tier = %claims.tier, "a resource was released");
+            Ok((sealed, claims.tier))
+        });
+        released.await.map_err(Refusal::internal)?
+    }
+}
+
+const fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Affirmed(_) => "affirmed",
+        Verdict::TestPassed(_) => "test-passed",
+        Verdict::NotMet(_) => "not-met",
+        Verdict::Rejected(_) => "rejected",
+    }
+}
+
+fn moment() -> Result<UnixTime, Refusal> {
+    let since = UNIX_EPOCH.elapsed().map_err(Refusal::internal)?;
+    Ok(UnixTime::from_secs(since.as_secs()))
+}

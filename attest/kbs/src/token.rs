@@ -1,0 +1,211 @@
+//! The service's tokens: what it says of a guest, signed, and read back before anything is released.
+//!
+//! Owns the key, in a file that only its user can read, made when there is none. Claims and signatures are
+//! [`attest::ear`]'s.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use attest::UnixTime;
+use attest::ear::{Ear, Subject, Submodule, TokenError, TokenKey, TokenSigner, Verifier};
+use attest::snp::Tier;
+use base64ct::{Base64, Encoding};
+use kbs_types::TeePubKey;
+use serde::Deserialize as _;
+use zeroize::Zeroizing;
+
+use crate::appraiser::{Granted, Release};
+use crate::protocol::random;
+
+const KEY_FILE: &str = "token.key";
+const KEY_BYTES: usize = 48;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// A file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others could sign with it.
+    #[error("{path}: its mode is {mode:o}; nobody but its owner may have access (chmod 600)")]
+    Mode {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        mode: u32,
+    },
+    /// Something else is in it.
+    #[error("{path}: it has no private key of {KEY_BYTES} bytes in base64")]
+    Key {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// Issues and reads tokens.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    signer: TokenSigner,
+    key: TokenKey,
+    lifetime: Duration,
+}
+
+/// What a token that was read back says.
+#[derive(Debug)]
+pub struct Claims {
+    /// The guest's key.
+    pub tee_pubkey: TeePubKey,
+    /// What may be released to it.
+    pub release: Release,
+    /// What vouches for that.
+    pub tier: Tier,
+}
+
+/// Why a token does not open anything.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    /// The token itself.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Given when other things were asked for.
+    #[error("the token was given under another policy than that of today")]
+    Policy,
+    /// Its claims are not those of this service.
+    #[error("the token's claims are not of this service: {0}")]
+    Form(#[from] serde_json::Error),
+}
+
+impl Tokens {
+    /// With the key in this directory, or a new one. Tokens hold for so long.
+    pub fn open(directory: &Path, lifetime: Duration) -> Result<Self, KeyFileError> {
+        let path = directory.join(KEY_FILE);
+        let failed = |source| KeyFileError::File { path: path.clone(), source };
+        if !path.try_exists().map_err(failed)? {
+            create(directory, &path).map_err(failed)?;
+        }
+        let file = File::open(&path).map_err(failed)?;
+        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeyFileError::Mode { path, mode });
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(1024).read_to_string(&mut text).map_err(failed)?;
+        let wrong = || KeyFileError::Key { path: path.clone() };
+        let secret = Zeroizing::new(Base64::decode_vec(text.trim()).map_err(|_| wrong())?);
+        let secret: &[u8; KEY_BYTES] = secret.as_slice().try_into().map_err(|_| wrong())?;
+        let signer = TokenSigner::from_bytes(secret).map_err(|_| wrong())?;
+        Ok(Self { key: signer.key(), signer, lifetime })
+    }
+
+    /// What others read its tokens with.
+    #[must_use]
+    pub const fn key(&self) -> &TokenKey {
+        &self.key
+    }
+
+    /// A token for a guest that was found good.
+    pub fn issue(
+        &self,
+        key: &TeePubKey,
+        nonce: &str,
+        (tier, granted): (Tier, Granted),
+        policy: &str,
+        now: UnixTime,
+    ) -> Result<String, ClaimsError> {
+        let Granted { vector, claims, release } = granted;
+        let subject = Subject {
+            nonce: nonce.into(),
+            tee_pubkey: serde_json::to_value(key)?,
+            resources: serde_json::to_value(release)?,
+        };
+        let verifier = Verifier { developer: "tenure".into(), build: env!("CARGO_PKG_VERSION").into() };
+        let cpu = Submodule::new(tier, vector, policy, claims);
+        Ok(self.signer.sign(&Ear::new(verifier, subject, cpu, now, self.lifetime))?)
+    }
+
+    /// What a token says, if this service gave it under this policy, and it holds at this moment.
+    pub fn read(&self, token: &str, policy: &str, now: UnixTime) -> Result<Claims, ClaimsError> {
+        let ear = self.key.read(token, now)?;
+        let cpu = ear.cpu().filter(|cpu| cpu.is_by_policy(policy)).ok_or(ClaimsError::Policy)?;
+        Ok(Claims {
+            tee_pubkey: TeePubKey::deserialize(ear.tee_pubkey())?,
+            release: Release::deserialize(ear.resources())?,
+            tier: cpu.tier(),
+        })
+    }
+}
+
+/// Either all of it or nothing is there afterwards, for its owner alone; one that somebody else just made stays.
+fn create(directory: &Path, path: &Path) -> io::Result<()> {
+    let secret = loop {
+        let secret = Zeroizing::new(random::<KEY_BYTES>()?);
+        // All but a few of a number's values are private keys.
+        if TokenSigner::from_bytes(&secret).is_ok() {
+            break secret;
+        }
+    };
+    let part = directory.join(format!("{KEY_FILE}.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    let text = Zeroizing::new(Base64::encode_string(&secret[..]));
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&part, path);
+    fs::remove_file(&part)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attest::ear::TrustVector;
+    use serde_json::json;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
+
+    fn granted() -> (Tier, Granted) {
+        let release = Release::Only(["a/b/c".to_owned()].into());
+        (Tier::SoftwareTest, Granted { vector: TrustVector::default(), claims: json!({}), release })
+    }
+
+    #[test]
+    fn tokens_outlive_the_service_but_not_its_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
+        let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
+        let token = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
+        let again = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
+        let claims = again.read(&token, "p", NOW).unwrap();
+        assert_eq!((claims.tier, claims.release), (Tier::SoftwareTest, granted().1.release));
+        assert!(matches!(again.read(&token, "q", NOW), Err(ClaimsError::Policy)));
+        let late = UnixTime::from_secs(NOW.as_secs() + 60);
+        assert!(matches!(again.read(&token, "p", late), Err(ClaimsError::Token(TokenError::Expired { .. }))));
+    }
+
+    /// no-silent-trust: a key that others can read is no key.
+    #[test]
+    fn no_silent_trust_the_key_is_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        Tokens::open(dir.path(), Duration::ZERO).unwrap();
+        let path = dir.path().join(KEY_FILE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(Tokens::open(dir.path(), Duration::ZERO), Err(KeyFileError::Mode { mode: 0o640, .. })));
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "AAAA").unwrap();
+        assert!(matches!(Tokens::open(dir.path(), Duration::ZERO), Err(KeyFileError::Key { .. })));
+    }
+}

@@ -1,0 +1,159 @@
+//! `tenure attest request`: the guest's side, which shows evidence and gets a secret.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use attest_kbs::client::evidence::sev_guest::SevGuest;
+use attest_kbs::client::evidence::test_device::TestDevice;
+use attest_kbs::client::evidence::tsm::{self, Tsm};
+use attest_kbs::client::evidence::{self, EvidenceSource, SourceError};
+use attest_kbs::client::http::Http;
+use attest_kbs::client::tls::{self, ConnectError, Stream, Url};
+use attest_kbs::client::{ClientError, Session};
+use attest_kbs::protocol::resource::ResourceName;
+use clap::Args;
+
+use crate::cli::CliError;
+use crate::exit::ExitCode;
+use crate::output::{Output, OutputError};
+
+/// What a relying party is called that is asked over a device.
+const OVER_A_DEVICE: &str = "relying-party";
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The device.
+    #[error("channel `{}`: {source}", path.display())]
+    Channel {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Evidence.
+    #[error(transparent)]
+    Evidence(#[from] SourceError),
+    /// The flow.
+    #[error(transparent)]
+    Flow(#[from] ClientError),
+    /// The secret's place.
+    #[error("{}", .0.of("out"))]
+    Out(OutputError),
+}
+
+impl RequestError {
+    /// What a command's exit code is because of it. Only what the relying party itself refuses is not what it wants.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Flow(ClientError::Refused { status: 401 | 403, .. }) => ExitCode::NOT_MET,
+            Self::Evidence(_) | Self::Flow(ClientError::Evidence(_)) => ExitCode::NotCapable,
+            Self::Connect(_) | Self::Channel { .. } | Self::Flow(_) | Self::Out(_) => ExitCode::Usage,
+        }
+    }
+}
+
+/// Arguments of `tenure attest request`.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
+    /// The relying party: http://HOST:PORT or https://HOST:PORT
+    #[arg(long, value_name = "URL", required_unless_present = "channel")]
+    pub url: Option<Url>,
+
+    /// A device that leads to the relying party, like a virtio-console's: no network is needed
+    #[arg(long, value_name = "DEVICE", conflicts_with = "url")]
+    pub channel: Option<PathBuf>,
+
+    /// Certificates of the authority that vouches for the relying party, in PEM; https needs it
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// What to get
+    #[arg(long, value_name = "REPOSITORY/TYPE/TAG")]
+    pub resource: ResourceName,
+
+    /// Where evidence comes from: tsm (Linux's configfs), sev-guest (/dev/sev-guest), auto (what there is of these), or
+    /// test:DEVICE, which asks whoever signs for guests in software
+    #[arg(long, value_name = "SOURCE", default_value = "auto")]
+    pub evidence: EvidenceFrom,
+
+    /// Where the secret goes; - is standard output. A file is for its owner alone
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    pub out: Output,
+}
+
+/// Where evidence comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvidenceFrom {
+    /// What there is.
+    Auto,
+    /// Linux's configfs.
+    Tsm,
+    /// The device of SNP guests.
+    SevGuest,
+    /// Whoever signs for guests in software.
+    Test(PathBuf),
+}
+
+impl FromStr for EvidenceFrom {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "tsm" => Self::Tsm,
+            "sev-guest" => Self::SevGuest,
+            _ => match text.strip_prefix("test:") {
+                Some(path) if !path.is_empty() => Self::Test(path.into()),
+                _ => return Err("it is not auto, tsm, sev-guest or test:DEVICE"),
+            },
+        })
+    }
+}
+
+impl EvidenceFrom {
+    fn open(&self) -> Result<Box<dyn EvidenceSource>, SourceError> {
+        Ok(match self {
+            Self::Auto => evidence::of_this_guest()?,
+            Self::Tsm => Box::new(Tsm::open(tsm::DIRECTORY.as_ref())?),
+            Self::SevGuest => Box::new(SevGuest::open()?),
+            Self::Test(path) => Box::new(TestDevice::open(path)?),
+        })
+    }
+}
+
+pub(super) fn request(args: &RequestArgs) -> Result<ExitCode, CliError> {
+    fetch(args).map_err(|error| CliError::Request(Box::new(error)))?;
+    Ok(ExitCode::Success)
+}
+
+fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
+    args.out.has_a_place().map_err(RequestError::Out)?;
+    let mut source = args.evidence.open()?;
+    let http = match (&args.url, &args.channel) {
+        (Some(url), _) => Http::new(tls::connect(url, args.tls_ca.as_deref())?, &url.authority()),
+        (None, Some(path)) => Http::new(device(path)?, OVER_A_DEVICE),
+        (None, None) => return Err(ConnectError::Url(String::new()).into()),
+    };
+    let mut session = Session::attest(http, source.as_mut())?;
+    // What a test's root vouches for is nothing; who gets a secret so should see it.
+    if session.tier() != "hardware" {
+        eprintln!("{}: the relying party took this guest's evidence as a test's", printable(session.tier()));
+    }
+    let secret = session.resource(&args.resource)?;
+    args.out.write_secret(&secret).map_err(RequestError::Out)
+}
+
+fn device(path: &PathBuf) -> Result<Box<dyn Stream>, RequestError> {
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    Ok(Box::new(opened.map_err(|source| RequestError::Channel { path: path.clone(), source })?))
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|char| char.is_ascii_graphic()).take(32).collect()
+}

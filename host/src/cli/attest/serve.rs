@@ -1,0 +1,241 @@
+//! `tenure attest serve`: a relying party that guests ask for secrets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use attest_kbs::appraiser::Release;
+use attest_kbs::client::tls::{self, ConnectError};
+use attest_kbs::protocol::resource::ResourceName;
+use attest_kbs::resources::Resources;
+use attest_kbs::server::config::{Config, Limits};
+use attest_kbs::server::{Parts, Server};
+use attest_kbs::store::{Store, StoreError};
+use attest_kbs::token::{KeyFileError, Tokens};
+use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::references::ReferenceArgs;
+use super::verify::RootName;
+use super::{PresetName, chosen, print};
+use crate::cli::{CliError, log};
+use crate::config::LogLevel;
+use crate::evidence::{self, EvidenceError};
+use crate::exit::ExitCode;
+use crate::idblock::{Source, one_stdin};
+use crate::relying_party::{RelyingParty, TestRoot};
+use crate::stop::StopSignal;
+
+/// More than any list of revoked certificates.
+const LIST_MOST: u64 = 1 << 20;
+
+/// Why nobody is served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address.
+    #[error("listen {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state.
+    #[error("state `{}`: {source}", path.display())]
+    State {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Sessions.
+    #[error("state: {0}")]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error("state: {0}")]
+    Key(#[from] KeyFileError),
+    /// Resources.
+    #[error("resources `{}`: {source}", path.display())]
+    Resources {
+        /// Their directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Certificate and key.
+    #[error("tls: {0}")]
+    Tls(#[from] ConnectError),
+    /// While it ran.
+    #[error("the service cannot go on: {0}")]
+    Run(io::Error),
+}
+
+/// Arguments of `tenure attest serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// What is released: files DIR/repository/type/tag
+    #[arg(long, value_name = "DIR")]
+    pub resources: PathBuf,
+
+    /// Where sessions and the key of tokens are kept; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The service's certificates, in PEM, its own first; without them it is plain HTTP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the first of them, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The policy, TOML or JSON; - is standard input
+    #[arg(long, value_name = "FILE|-", conflicts_with = "preset")]
+    pub policy: Option<Source>,
+
+    /// A policy by name
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
+    pub preset: PresetName,
+
+    /// What guests are expected to be.
+    #[command(flatten)]
+    pub references: ReferenceArgs,
+
+    /// A list of revoked certificates in DER, signed by the product's root; it counts before one that a guest sends
+    #[arg(long, value_name = "FILE|-")]
+    pub crl: Option<Source>,
+
+    /// A root for tests, in DER: whatever rests on it is software-test, and nobody vouches for it
+    #[arg(long, value_name = "FILE|-", requires = "allow_test_root")]
+    pub test_root: Option<Source>,
+
+    /// Accepts the test root in place of this product's
+    #[arg(long, value_enum, value_name = "PRODUCT", requires = "test_root")]
+    pub allow_test_root: Option<RootName>,
+
+    /// Releases only this resource, several if given several times [default: all there are]
+    #[arg(long = "release", value_name = "REPOSITORY/TYPE/TAG")]
+    pub releases: Vec<ResourceName>,
+
+    /// How long a challenge waits for evidence
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub challenge_time: u64,
+
+    /// How long a token holds, and the session in which it was given
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub token_time: u64,
+
+    /// How long headers may take, and a body
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub patience: u64,
+
+    /// How many bytes a request may have, from 4096
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(4096..))]
+    pub max_body: u32,
+
+    /// How many sessions there may be at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_sessions: u64,
+
+    /// How many connections there may be at once; one address has at most a quarter of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    pub max_connections: u32,
+
+    /// How many requests one address may make in a second, on average; ten times as many at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: u32,
+
+    /// How much is logged on standard error
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LogLevel::Info)]
+    pub log: LogLevel,
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
+    let ServeArgs { policy, crl, test_root, .. } = args;
+    let optional = [("policy", policy), ("crl", crl), ("test-root", test_root)];
+    let optional = optional.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
+    one_stdin(optional.chain(args.references.sources())).map_err(EvidenceError::from)?;
+    log::start(args.log);
+    let appraiser = relying_party(args)?;
+
+    let stop = StopSignal::new().map_err(CliError::Signals)?;
+    stop.catch_signals().map_err(CliError::Signals)?;
+    let server = server(args, appraiser)?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    print(&format!("{scheme}://{}\n", server.address()))?;
+    if args.test_root.is_some() {
+        tracing::warn!("software-test: a test root is allowed; no hardware vouches for guests that rest on it");
+    }
+    let stopper = server.stopper();
+    thread::Builder::new()
+        .name("stop".into())
+        .spawn(move || {
+            // An interrupted wait begins anew.
+            while stop.reason().is_none() {
+                let _ = poll(&mut [PollFd::new(&stop, PollFlags::IN)], None);
+            }
+            stopper.stop();
+        })
+        .map_err(CliError::Signals)?;
+    server.run().map_err(ServeError::Run)?;
+    Ok(ExitCode::Success)
+}
+
+fn relying_party(args: &ServeArgs) -> Result<RelyingParty, EvidenceError> {
+    let policy = chosen(args.policy.as_ref(), args.preset)?;
+    let product = args.allow_test_root.map(RootName::product).transpose()?;
+    let named = args.test_root.as_ref().zip(product);
+    let (anchors, certificate) = evidence::anchors_and_root(named)?;
+    let test = named.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });
+    let crl = args.crl.as_ref().map(|from| from.read("crl", LIST_MOST)).transpose()?;
+    let release = match &args.releases[..] {
+        [] => Release::All,
+        names => Release::Only(names.iter().map(ToString::to_string).collect()),
+    };
+    let references = args.references.values()?;
+    let party = RelyingParty::new(anchors, test.as_ref(), policy, references, crl, release);
+    Ok(party.expecting(args.references.traces()?))
+}
+
+fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeError> {
+    let connections = args.max_connections as usize;
+    let patience = Duration::from_secs(args.patience);
+    let limits = Limits {
+        body_bytes: args.max_body as usize,
+        header_time: patience,
+        body_time: patience,
+        connections,
+        connections_of_peer: connections / 4,
+        rate: args.rate,
+        burst: args.rate.saturating_mul(10),
+        sessions: args.max_sessions,
+        ..Limits::default()
+    };
+    let token = Duration::from_secs(args.token_time);
+    let config = Config { challenge: Duration::from_secs(args.challenge_time), token, limits };
+    let state = |source| ServeError::State { path: args.state.clone(), source };
+    make_private(&args.state).map_err(state)?;
+    let resources = Resources::open(&args.resources, limits.resource_bytes);
+    let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
+    let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
+    let parts = Parts {
+        appraiser: Box::new(appraiser),
+        store: Store::open(&args.state, limits.sessions)?,
+        tokens: Tokens::open(&args.state, token)?,
+        resources,
+        tls: tls.map(|(certificates, key)| tls::server_config(certificates, key)).transpose()?,
+    };
+    Server::bind(args.listen, config, parts).map_err(|source| ServeError::Listen { address: args.listen, source })
+}
+
+/// A directory for nobody else, if there is none.
+fn make_private(directory: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
