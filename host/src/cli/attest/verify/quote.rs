@@ -65,6 +65,7 @@ pub struct QuoteArgs {
 
 /// What Intel publishes about a platform: together, or each part by itself.
 #[derive(Debug, Args)]
+#[group(id = "of-platform", conflicts_with = "report")]
 pub struct CollateralArgs {
     /// All of it: a file of JSON, or a directory with tcbInfo.json, qeIdentity.json, tcbSignChain.pem, rootCaCrl.der and
     /// intermediateCaCrl.der; - is standard input
