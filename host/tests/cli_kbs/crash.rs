@@ -79,7 +79,11 @@ fn no_nonce_is_good_twice_and_no_resource_is_lost() {
         let again = [(); 2].map(|()| answer.send(&service).unwrap().status);
         let granted = usize::from(first) + again.iter().filter(|status| **status == 200).count();
         assert!(granted <= 1 && again[1] == 401, "round {round}: first {first}, then {again:?}");
-        if first { after += 1 } else { before += 1 }
+        if first {
+            after += 1
+        } else {
+            before += 1
+        }
         // And honest guests are served.
         let mut session = Session::attest(http(&service), &mut party.guest.clone()).unwrap();
         assert_eq!(session.resource(&RESOURCE.parse().unwrap()).unwrap()[..], *SECRET.as_bytes());

@@ -66,6 +66,18 @@ fn no_silent_trust_a_test_token_ends_with_the_test() {
     assert_eq!(ask(&party.serve(&"ab".repeat(48), &[])), 401);
 }
 
+/// Promise: it ends when it is told to.
+#[test]
+fn it_ends_when_it_is_told_to() {
+    let party = Party::new();
+    let mut service = party.serve(&party.digest(), &[]);
+    let idle = std::net::TcpStream::connect(service.authority()).unwrap();
+    let process = rustix::process::Pid::from_child(&service.child);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert!(service.child.wait().unwrap().success(), "{}", party.log());
+    drop(idle);
+}
+
 /// Promise: nothing secret is logged, however much is.
 #[test]
 fn nothing_secret_is_logged() {
