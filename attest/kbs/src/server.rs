@@ -133,7 +133,7 @@ impl Server {
         let limits = self.service.config.limits;
         let mut stop = self.stop.1;
         loop {
-            let accepted = tokio_select(listener.accept(), stop.wait_for(|it| *it == Stopping::Now)).await;
+            let accepted = unless(listener.accept(), stop.wait_for(|it| *it == Stopping::Now)).await;
             let (stream, peer) = match accepted {
                 None => break,
                 Some(Ok(accepted)) => accepted,
@@ -173,7 +173,7 @@ impl Server {
     }
 }
 
-/// The first of the two, if that is first.
+/// What comes of the first of the two, unless the second is ready.
 async fn tokio_select<T>(first: impl Future<Output = T>, second: impl Future) -> Option<T> {
     let (mut first, mut second) = (pin!(first), pin!(second));
     std::future::poll_fn(|context| {
@@ -207,7 +207,7 @@ async fn converse(
     );
     let talk = async {
         let stopped = stop.wait_for(|it| *it == Stopping::Now);
-        if let Some(result) = tokio_select(connection.as_mut(), stopped).await {
+        if let Some(result) = unless(connection.as_mut(), stopped).await {
             return result;
         }
         connection.as_mut().graceful_shutdown();

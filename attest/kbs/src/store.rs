@@ -6,6 +6,7 @@
 //!
 //! What a process that is killed had not written is gone: such a session does not exist, and its guest begins anew.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -140,7 +141,7 @@ impl Store {
         let database = Arc::new(database);
         let (jobs, waiting) = mpsc::channel(4 * TOGETHER);
         let live = Arc::new(AtomicU64::new(live));
-        let writer = Writer { database: database.clone(), live: live.clone(), most };
+        let writer = Writer { database: database.clone(), live: live.clone(), most, swept: Cell::new(0) };
         thread::Builder::new()
             .name("sessions".into())
             .spawn(move || writer.run(waiting))
@@ -182,6 +183,16 @@ impl Store {
         self.act(cookie, now, Act::Attested { token: token.into(), expires }).await.map(|_| ())
     }
 
+    /// Whether a session waits for an answer. Only [`Store::take`] makes sure of it.
+    pub fn awaits(&self, cookie: &str, now: UnixTime) -> Result<(), SessionError> {
+        let session = self.read(&key(cookie)).map_err(|error| storage(&error))?;
+        match session.filter(|it| now.as_secs() < it.expires) {
+            None => Err(SessionError::Unknown),
+            Some(Session { state: State::Asked(_), .. }) => Ok(()),
+            Some(_) => Err(SessionError::Used),
+        }
+    }
+
     /// The token of a session.
     pub fn token(&self, cookie: &str, now: UnixTime) -> Result<String, SessionError> {
         let session = self.read(&key(cookie)).map_err(|error| storage(&error))?;
@@ -216,6 +227,8 @@ struct Writer {
     database: Arc<Database>,
     live: Arc<AtomicU64>,
     most: u64,
+    /// When sessions that were over were last cleared away: not more than once a second, however many want to begin.
+    swept: Cell<u64>,
 }
 
 impl Writer {
@@ -265,11 +278,11 @@ impl Writer {
         let now = job.now.as_secs();
         match &job.act {
             Act::Begin(asked, expires) => {
-                if table.len()? >= self.most {
+                if table.len()? >= self.most && self.swept.replace(now) != now {
                     table.retain(|_, session| expiry(session) > now)?;
-                    if table.len()? >= self.most {
-                        return Ok(Err(SessionError::Full { most: self.most }));
-                    }
+                }
+                if table.len()? >= self.most {
+                    return Ok(Err(SessionError::Full { most: self.most }));
                 }
                 put(table, &job.key, *expires, State::Asked(asked.clone()))?;
                 Ok(Ok(None))
@@ -372,6 +385,8 @@ mod tests {
             })
             .unwrap();
         assert_eq!(store.live(), 4);
+        assert_eq!((store.awaits("a", at(1)), store.awaits("d", at(1))), (Err(SessionError::Used), Ok(())));
+        assert_eq!(store.awaits("d", at(100)), Err(SessionError::Unknown));
         assert_eq!(store.token("a", at(199)), Ok("token".into()));
         assert_eq!(store.token("a", at(200)), Err(SessionError::Unknown));
         wait(async {

@@ -100,7 +100,7 @@ pub enum AttestCommand {
         "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
          tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"
     ))]
-    Request(RequestArgs),
+    Request(Box<RequestArgs>),
 }
 
 /// From a prediction to a verdict.

@@ -26,6 +26,8 @@ use super::key::{ECDH_ES_A256KW, GuestKey, P256, RSA_OAEP_256, members, point};
 use super::random;
 
 const A256GCM: &str = "A256GCM";
+const ALGORITHM_BYTES: u32 = 14;
+const _: () = assert!(ECDH_ES_A256KW.len() == ALGORITHM_BYTES as usize);
 
 /// Why something cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +173,7 @@ fn wrapping_key(ours: &SecretKey, theirs: &p256::PublicKey) -> Zeroizing<[u8; 32
     let mut hash = Sha256::new();
     hash.update(1_u32.to_be_bytes());
     hash.update(shared.raw_secret_bytes());
-    hash.update(const { (ECDH_ES_A256KW.len() as u32).to_be_bytes() });
+    hash.update(ALGORITHM_BYTES.to_be_bytes());
     hash.update(ECDH_ES_A256KW);
     for number in [0_u32, 0, 256] {
         hash.update(number.to_be_bytes());
@@ -294,7 +296,7 @@ mod tests {
         }
 
         fn fill_bytes(&mut self, to: &mut [u8]) {
-            to.fill_with(|| self.next_u32() as u8);
+            to.fill_with(|| self.next_u64().to_be_bytes()[0]);
         }
 
         fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), rsa::rand_core::Error> {

@@ -81,6 +81,12 @@ impl Service {
         Ok((Challenge { nonce, extra_params: binding::challenge_params(algorithm) }, cookie))
     }
 
+    /// The cookie of a session that waits for evidence.
+    pub(super) fn awaits(&self, cookie: String) -> Result<String, Refusal> {
+        self.store.awaits(&cookie, moment()?)?;
+        Ok(cookie)
+    }
+
     /// A token, if the evidence is good, and what vouches for it.
     pub(super) async fn attest(self: &Arc<Self>, cookie: &str, said: Attestation) -> Result<(String, Tier), Refusal> {
         let Attestation { runtime_data: RuntimeData { nonce, tee_pubkey }, tee_evidence, .. } = said;

@@ -20,6 +20,8 @@ use super::flow::{Credentials, Service};
 use super::metrics::Gauges;
 use crate::protocol;
 
+/// More than any guest says of itself at first.
+const AUTH_MOST: usize = 16 << 10;
 /// More than any cookie of ours.
 const COOKIE_MOST: usize = 128;
 
@@ -62,13 +64,18 @@ fn name(path: &str) -> &'static str {
 async fn respond(service: &Arc<Service>, path: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
     match (path, request.method()) {
         ("auth", &Method::POST) => {
-            let said = message(service, request.into_body()).await?;
+            let said = message(service, request.into_body(), AUTH_MOST).await?;
             let (challenge, cookie) = service.auth(said).await?;
             with_cookie(json(&challenge)?, &cookie)
         }
         ("attest", &Method::POST) => {
-            let cookie = cookie(request.headers()).ok_or(Refusal::Cookie)?;
-            let said = message(service, request.into_body()).await?;
+            let (head, body) = request.into_parts();
+            // Nobody without a session has anything kept for him.
+            let cookie = match cookie(&head.headers).ok_or(Refusal::Cookie).and_then(|it| service.awaits(it)) {
+                Ok(cookie) => cookie,
+                Err(refusal) => return Err(discard(service, body).await.err().unwrap_or(refusal)),
+            };
+            let said = message(service, body, usize::MAX).await?;
             let (token, tier) = service.attest(&cookie, said).await?;
             with_cookie(with_tier(json(&protocol::Token { token })?, tier), &cookie)
         }
@@ -90,10 +97,10 @@ async fn respond(service: &Arc<Service>, path: &str, request: Request<Incoming>)
     }
 }
 
-/// A body of JSON, if it is not too large and arrives in time.
-async fn message<T: DeserializeOwned>(service: &Service, body: Incoming) -> Result<T, Refusal> {
+/// A body of JSON, if it is not larger than this and the limit, and arrives in time.
+async fn message<T: DeserializeOwned>(service: &Service, body: Incoming, most: usize) -> Result<T, Refusal> {
     let limits = &service.config.limits;
-    let most = limits.body_bytes;
+    let most = most.min(limits.body_bytes);
     if body.size_hint().lower() > most as u64 {
         return Err(Refusal::Size(most));
     }
@@ -102,6 +109,14 @@ async fn message<T: DeserializeOwned>(service: &Service, body: Incoming) -> Resu
         .map_err(|error| if error.is::<LengthLimitError>() { Refusal::Size(most) } else { Refusal::Body })?
         .to_bytes();
     serde_json::from_slice(&bytes).map_err(Refusal::Message)
+}
+
+/// Lets a body pass, as long as one may be: who sends it gets to the answer.
+async fn discard(service: &Service, body: Incoming) -> Result<(), Refusal> {
+    let limits = &service.config.limits;
+    let mut body = Limited::new(body, limits.body_bytes);
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    timeout(limits.body_time, all).await.map_err(|_| Refusal::Body)
 }
 
 /// A token counts before a cookie: who sends one means it.

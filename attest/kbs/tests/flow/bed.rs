@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use attest_kbs::server::config::Config;
 use attest_kbs::server::{Parts, Server, Stop};
 use attest_kbs::store::Store;
 use attest_kbs::token::Tokens;
+use rustls::ServerConfig;
 use tempfile::TempDir;
 
 use crate::guest::Guest;
@@ -98,6 +100,14 @@ impl Bed {
     }
 
     pub(crate) fn with(config: Config, release: Release) -> Self {
+        Self::serve(config, release, None)
+    }
+
+    pub(crate) fn with_tls(tls: Arc<ServerConfig>) -> Self {
+        Self::serve(Config::default(), Release::All, Some(tls))
+    }
+
+    fn serve(config: Config, release: Release, tls: Option<Arc<ServerConfig>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [state, resources] = ["state", "resources"].map(|name| dir.path().join(name));
         fs::create_dir(&state).unwrap();
@@ -109,7 +119,7 @@ impl Bed {
             store: Store::open(&state, config.limits.sessions).unwrap(),
             tokens: Tokens::open(&state, config.token).unwrap(),
             resources: Resources::open(&resources, config.limits.resource_bytes).unwrap(),
-            tls: None,
+            tls,
         };
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), config, parts).unwrap();
         let (address, stop) = (server.address(), server.stopper());

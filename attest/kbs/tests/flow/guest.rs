@@ -87,11 +87,11 @@ impl Inside {
         let firmware = Assignment { assigned: true, immutable: true, ..Assignment::default() };
         let mut request = [0; 0x60];
         request[..data.len()].copy_from_slice(data);
-        self.platform.rmpupdate(REQUEST, Assignment::default()).unwrap();
-        self.platform.rmpupdate(RESPONSE, Assignment::default()).unwrap();
         self.platform.host_write(REQUEST, &self.channel.request(REPORT_REQUEST, &request)).unwrap();
         self.platform.rmpupdate(RESPONSE, firmware).unwrap();
         self.platform.snp_guest_request(CONTEXT, REQUEST, RESPONSE).unwrap();
+        self.platform.snp_page_reclaim(RESPONSE, PageSize::Size4K).unwrap();
+        self.platform.rmpupdate(RESPONSE, Assignment::default()).unwrap();
         let (_, answer) = self.channel.response(&self.platform.host_read(RESPONSE)).unwrap();
         answer[ANSWER_HEADER..].to_vec()
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use attest_kbs::appraiser::Release;
 use attest_kbs::client::Session;
-use attest_kbs::protocol::{AUTH, RESOURCE as RESOURCES};
+use attest_kbs::protocol::{ATTEST, AUTH, RESOURCE as RESOURCES};
 use attest_kbs::server::config::{Config, Limits};
 use proptest::prelude::*;
 
@@ -17,9 +17,15 @@ fn with(limits: Limits) -> Bed {
 
 #[test]
 fn no_silent_trust_bodies_have_an_end() {
-    let bed = with(Limits { body_bytes: 1000, ..Limits::default() });
+    let bed = with(Limits { body_bytes: 1000, header_time: Duration::from_millis(500), ..Limits::default() });
     let body = vec![b' '; 1001];
     assert_eq!(bed.http().request("POST", AUTH, &[], Some(&body)).unwrap().status, 413);
+    // Who has no session gets an answer, but nothing is kept for him.
+    let body = vec![b' '; 600_000];
+    assert_eq!(
+        Bed::new().http().request("POST", ATTEST, &[("Cookie", "kbs-session-id=x")], Some(&body)).unwrap().status,
+        401
+    );
     // Nor if nobody says how long it is.
     let chunk = format!("{:x}\r\n{}\r\n", 600, "a".repeat(600));
     let head = format!("POST {AUTH} HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\n\r\n");

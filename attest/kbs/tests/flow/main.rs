@@ -7,3 +7,4 @@ mod guest;
 mod honest;
 mod limits;
 mod replay;
+mod tls;

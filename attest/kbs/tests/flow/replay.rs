@@ -175,7 +175,7 @@ fn no_silent_trust_wrong_tokens() {
     for (header, kind) in [
         (format!("Bearer {}", foreign["token"].as_str().unwrap()), "token"),
         ("Bearer a.b.c".into(), "token"),
-        ("Bearer ".into(), "token"),
+        ("Bearer ".into(), "credentials"),
         ("Basic eDp5".into(), "credentials"),
         ("Bearer".into(), "credentials"),
     ] {
