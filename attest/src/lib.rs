@@ -16,6 +16,8 @@ extern crate alloc;
 pub mod anchors;
 pub mod check;
 mod hex;
+#[cfg(feature = "parsers")]
+pub mod parsers;
 pub mod snp;
 pub mod tdx;
 mod time;

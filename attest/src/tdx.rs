@@ -6,8 +6,8 @@
 
 pub mod anchors;
 pub mod collateral;
-mod pck;
-mod pem;
+pub(crate) mod pck;
+pub(crate) mod pem;
 pub mod quote;
 pub mod tcb;
 pub mod verify;
