@@ -7,4 +7,5 @@ mod evidence;
 mod mutations;
 mod oracle;
 mod real;
+mod sample;
 mod synthetic;
