@@ -3,6 +3,9 @@
 //! Owns the set of them, and what a root for tests must be. An anchor is a whole certificate: its key decides, never its
 //! name, and never that it signed itself. Law no-silent-trust: what came along with evidence is no anchor. Which roots there
 //! are is each technology's own ([`crate::snp::Anchor`], [`crate::tdx::Anchor`]).
+//!
+//! Certificates that a root signed can be known, too: whoever brings one of them, byte for byte, is spared the check of a
+//! signature that a test has checked. Nothing rests on them that would not rest on their root.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -17,7 +20,11 @@ pub trait Root: Copy + fmt::Debug + fmt::Display {
 
 /// Roots that may be relied on, each with whom it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchors<A>(Vec<(A, Vec<u8>)>);
+pub struct Anchors<A> {
+    roots: Vec<(A, Vec<u8>)>,
+    /// What some of them signed.
+    known: Vec<(A, &'static [u8])>,
+}
 
 /// Why a certificate is no root.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,12 +44,29 @@ impl<A: Copy> Anchors<A> {
     /// No roots at all: nothing can be verified.
     #[must_use]
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self { roots: Vec::new(), known: Vec::new() }
     }
 
     /// Roots that are part of this crate.
     pub(crate) fn embedded(roots: impl IntoIterator<Item = (A, &'static [u8])>) -> Self {
-        Self(roots.into_iter().map(|(anchor, certificate)| (anchor, certificate.into())).collect())
+        let roots = roots.into_iter().map(|(anchor, certificate)| (anchor, certificate.into())).collect();
+        Self { roots, known: Vec::new() }
+    }
+
+    /// These, and certificates that are part of this crate: those of them count whose root is among these.
+    pub(crate) fn with_known(mut self, certificates: impl IntoIterator<Item = (A, &'static [u8])>) -> Self
+    where
+        A: PartialEq,
+    {
+        let roots = &self.roots;
+        let is_there = |anchor: &A| roots.iter().any(|(of, _)| of == anchor);
+        self.known = certificates.into_iter().filter(|(anchor, _)| is_there(anchor)).collect();
+        self
+    }
+
+    /// Whose root is known to have signed this certificate. Of nothing else than the very bytes is that known.
+    pub(crate) fn knows(&self, certificate: &[u8]) -> Option<A> {
+        self.known.iter().find(|(_, known)| *known == certificate).map(|(anchor, _)| *anchor)
     }
 
     /// These, and a root for tests. Whatever rests on it rests on `anchor`.
@@ -60,17 +84,17 @@ impl<A: Copy> Anchors<A> {
                 return Err(AnchorError::Hardware);
             }
         }
-        self.0.push((anchor, certificate.into()));
+        self.roots.push((anchor, certificate.into()));
         Ok(self)
     }
 
     /// Whom each stands for.
     pub fn iter(&self) -> impl Iterator<Item = A> {
-        self.0.iter().map(|(anchor, _)| *anchor)
+        self.roots.iter().map(|(anchor, _)| *anchor)
     }
 
     /// Each with its certificate. That the embedded ones can be read, a test says.
     pub(crate) fn certificates(&self) -> impl Iterator<Item = (A, Certificate<'_>)> {
-        self.0.iter().filter_map(|(anchor, certificate)| Some((*anchor, Certificate::parse(certificate).ok()?)))
+        self.roots.iter().filter_map(|(anchor, certificate)| Some((*anchor, Certificate::parse(certificate).ok()?)))
     }
 }

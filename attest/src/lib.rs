@@ -19,6 +19,8 @@ pub mod check;
 pub mod ear;
 pub mod eventlog;
 mod hex;
+#[cfg(feature = "parsers")]
+pub mod parsers;
 pub mod pem;
 mod preset;
 pub mod snp;

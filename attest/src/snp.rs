@@ -11,7 +11,7 @@ pub mod policy;
 mod product;
 pub mod report;
 pub mod tcb;
-mod vek;
+pub(crate) mod vek;
 pub mod verify;
 
 pub use crate::appraisal::{Tier, Verdict};

@@ -7,7 +7,7 @@
 pub mod anchors;
 pub mod appraise;
 pub mod collateral;
-mod pck;
+pub(crate) mod pck;
 pub mod policy;
 pub mod quote;
 pub mod tcb;

@@ -246,7 +246,8 @@ impl<'a> Certificate<'a> {
         self.signed.is_by(issuer)
     }
 
-    fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
+    /// Its key, which must be RSA's.
+    pub(crate) fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
         const KIND: CertificateError = CertificateError::Key("RSA of 4096 bits");
         let key = self.key();
         let parameters = key.algorithm.parameters.as_ref().map(AnyRef::from);

@@ -59,10 +59,18 @@ fn all() -> [Real; 7] {
 impl Real {
     /// The verdict below AMD's roots, with one certificate that stands for either kind of key.
     fn verdict(&self) -> Result<Anchor, Rejected> {
+        self.verified(&Anchors::amd()).map(|(anchor, _)| anchor)
+    }
+
+    /// What it rests on below these roots, and what is said of the intermediate certificate's signature.
+    fn verified(&self, anchors: &Anchors) -> Result<(Anchor, String), Rejected> {
         let Real { vek, intermediate, .. } = self;
         let endorsements =
             Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None, crl: None };
-        verify(&self.report, &endorsements, &Anchors::amd(), self.now).map(|verified| verified.anchor())
+        verify(&self.report, &endorsements, anchors, self.now).map(|verified| {
+            let signature = verified.checks().named("chain.intermediate.signature").unwrap();
+            (verified.anchor(), signature.actual.clone())
+        })
     }
 
     fn rejected(&self) -> Vec<&'static str> {
@@ -158,6 +166,48 @@ fn amds_roots_are_those_that_others_rely_on() {
         assert_eq!(Anchors::amd_of(product).iter().collect::<Vec<_>>(), [Anchor::Amd(product)]);
         // Nothing that rests on it is a test's.
         assert_eq!(Anchors::none().with_test_root(product, &ours).unwrap_err(), AnchorError::Hardware);
+    }
+}
+
+/// Who knows AMD's intermediate certificates comes to the same verdicts, and says what was not checked again.
+#[test]
+fn known_intermediates_are_said_to_be_known_and_change_no_verdict() {
+    let known = Anchors::amd().with_known_intermediates();
+    for real in all() {
+        let (anchor, signature) = real.verified(&known).unwrap();
+        assert_eq!(anchor, Anchor::Amd(real.product), "{}", real.name);
+        assert_eq!(signature, "by it, as is known: the certificate is one that is part of this program");
+        assert_eq!(real.verified(&Anchors::amd()).unwrap().1, "by it");
+        let late = Real { now: UnixTime::from_secs(4_000_000_000), ..real.clone() };
+        assert_eq!(failed(&late.verified(&known).unwrap_err()), late.rejected(), "it ends as any other does");
+    }
+}
+
+/// no-silent-trust: what is known are bytes. A certificate that differs in one of them is checked as any other, and so is
+/// the right one for a root that is not among those to rely on.
+#[test]
+fn no_silent_trust_a_changed_intermediate_is_not_known() {
+    let known = Anchors::amd().with_known_intermediates();
+    let good = turin();
+    for at in (0..good.intermediate.len()).step_by(23).chain([good.intermediate.len() - 1]) {
+        let mut changed = good.clone();
+        changed.intermediate[at] ^= 1;
+        assert_eq!(failed(&changed.verified(&known).unwrap_err()), changed.rejected(), "{at}");
+    }
+    let mut signature = good.clone();
+    *signature.intermediate.last_mut().unwrap() ^= 1;
+    assert_eq!(failed(&signature.verified(&known).unwrap_err()), ["chain.intermediate.signature"]);
+    for other in [Anchors::amd_of(Product::Genoa), Anchors::none()] {
+        let found = failed(&good.verified(&other.with_known_intermediates()).unwrap_err());
+        assert!(found.contains(&"chain.root"), "{found:?}");
+    }
+    // Of the wrong kind or product it is known, and still not the one that is wanted.
+    for (name, expected) in
+        [("asvk-turin", &["chain.intermediate", "key.signature"][..]), ("ask-genoa", &["key.signature", "key.product"])]
+    {
+        let other = Real { intermediate: vector(&format!("amd/{name}.der")), ..good.clone() };
+        let found = failed(&other.verified(&known).unwrap_err());
+        assert!(expected.iter().all(|id| found.contains(id)), "{name}: {found:?}");
     }
 }
 

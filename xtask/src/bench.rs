@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what things cost, each with a floor measured in the same run.
 //!
-//! Owns the table of ratios. The ledger's times and a prediction's are taken here, on this machine; a conversion's in the
+//! Owns the table of ratios. The ledger's times, a prediction's and a verdict's are taken here, on this machine; a conversion's in the
 //! lab, in instructions of the emulated host, which repeat on any machine. Nothing here passes or fails: a figure past
 //! its goal is marked.
 
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tenure_lab::{BootOptions, Clock, Command as LabCommand, Host, Lab, Target};
 
+use crate::place::target;
 use crate::progress::shown;
 use crate::test::cargo;
 
@@ -17,11 +18,14 @@ use crate::test::cargo;
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Only the ledger's, which need no lab
-    #[arg(long, conflicts_with_all = ["conversions", "predictions"])]
+    #[arg(long, conflicts_with_all = ["conversions", "predictions", "attestation"])]
     ledger: bool,
     /// Only predictions of launch digests, which need no lab
-    #[arg(long, conflicts_with = "conversions")]
+    #[arg(long, conflicts_with_all = ["conversions", "attestation"])]
     predictions: bool,
+    /// Only verdicts on evidence, beside other tools, one of which is installed below the target directory for that
+    #[arg(long, conflicts_with = "conversions")]
+    attestation: bool,
     /// Only whole conversions, in the lab
     #[arg(long)]
     conversions: bool,
@@ -30,6 +34,9 @@ pub(crate) struct Options {
     rounds: u32,
 }
 
+/// What can be installed of other tools for reports.
+const OTHER: &str = "snpguest";
+const OTHER_VERSION: &str = "0.11.0";
 /// Where the program is on the lab host.
 const ROUND_TRIP: &str = "/bin/roundtrip";
 /// What of a whole round trip may be `tenure`'s own.
@@ -38,7 +45,7 @@ const SIZES: [(&str, u32); 2] = [("4 KiB", 1), ("2 MiB", 512)];
 
 /// Measures and shows.
 pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
-    let all = !(options.ledger || options.predictions || options.conversions);
+    let all = !(options.ledger || options.predictions || options.attestation || options.conversions);
     if all || options.ledger {
         for (name, what) in [
             ("ledger", "times of the ledger; the goal of a lookup is 20 ns"),
@@ -53,11 +60,31 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
         run(cargo().args(["build", "--quiet", "--release", "--package", "tenure"]))?;
         run(cargo().args(["run", "--quiet", "--release", "--package", "tenure-bench", "--bin", "measure"]))?;
     }
+    if all || options.attestation {
+        println!("== evidence is verified: ours and others' in turn, on the same bytes");
+        attestation()?;
+    }
     if all || options.conversions {
         println!("== a guest converts to and fro, and touches a page each time: instructions of the emulated host");
         conversions(options.rounds)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn attestation() -> Result<()> {
+    let tools = target().join("bench-tools");
+    if !tools.join("bin").join(OTHER).exists() {
+        eprintln!("{OTHER} {OTHER_VERSION} is installed in {} once: about 5 minutes", tools.display());
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", OTHER, "--version", OTHER_VERSION, "--root"]).arg(&tools);
+        // Without it the rest is still worth knowing, and says that it is not there.
+        if let Err(error) = run(&mut install) {
+            eprintln!("{OTHER} cannot be installed: {error:#}");
+        }
+    }
+    run(cargo().args(["build", "--quiet", "--release", "--package", "tenure"]))?;
+    let arguments = ["run", "--quiet", "--release", "--package", "tenure-bench", "--bin", "attestation", "--"];
+    run(cargo().args(arguments).arg(tools.join("bin")))
 }
 
 fn run(command: &mut Command) -> Result<()> {

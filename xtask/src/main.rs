@@ -7,6 +7,7 @@
 mod bench;
 mod conformance;
 mod files;
+mod fuzz;
 mod place;
 mod progress;
 mod proof;
@@ -41,6 +42,8 @@ enum Task {
     },
     /// What guest_memfd does on this host's kernel and on the lab's, against its ABI
     Conformance(conformance::Options),
+    /// What reads what anybody may send, guided by coverage; findings and corpus are kept below the target directory
+    Fuzz(fuzz::Options),
     /// The lab by itself: `cargo xtask lab -- --help` says what it can do
     Lab {
         /// Arguments of the lab's program
@@ -50,19 +53,24 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().task {
-        Task::Run(options) => run::run(&options),
-        Task::Test(options) => test::test(&options),
-        Task::Bench(options) => bench::bench(&options),
-        Task::Model { arguments } => test::model(&arguments),
-        Task::Conformance(options) => conformance::conformance(&options),
-        Task::Lab { arguments } => test::lab(&arguments),
-    };
+    let done = if fuzz::is_compiler() { fuzz::compile() } else { do_task() };
     match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn do_task() -> anyhow::Result<ExitCode> {
+    match Cli::parse().task {
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
+        Task::Model { arguments } => test::model(&arguments),
+        Task::Conformance(options) => conformance::conformance(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
+        Task::Lab { arguments } => test::lab(&arguments),
     }
 }

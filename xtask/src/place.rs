@@ -8,6 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tenure_lab::{BootOptions, Command, Host, Lab, Status, Stdin};
 
+/// Cargo's target directory.
+pub(crate) fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}
+
 /// Longest a program may take.
 const DEADLINE: Duration = Duration::from_secs(3600);
 

@@ -75,6 +75,14 @@ pub(crate) fn names_provider(certificate: &Certificate<'_>) -> bool {
     certificate.extension(CSP_ID).is_some()
 }
 
+/// Everything that is ever read of a certificate.
+#[cfg(feature = "parsers")]
+pub(crate) fn read_all(certificate: &Certificate<'_>) {
+    let _ = (product(certificate), names_chip(certificate), names_provider(certificate));
+    let _ = [8, 64].map(|bytes| chip(certificate, bytes).is_ok());
+    let _ = [Part::BootLoader, Part::Tee, Part::Snp, Part::Microcode, Part::Fmc].map(|part| version(certificate, part));
+}
+
 fn said<'c>(certificate: &'c Certificate<'_>, id: ObjectIdentifier) -> Result<&'c [u8], Unsaid> {
     certificate.extension(id).ok_or(Unsaid::Missing)
 }

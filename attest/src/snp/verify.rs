@@ -99,10 +99,11 @@ pub fn verify<'r>(
     };
     let mut judge = Judge { checks, kind: named, horizon: Horizon::at(now) };
     let intermediate = judge.read(INTERMEDIATE, endorsements.intermediate, judge.intermediate_wanted());
-    let root = judge.root(intermediate.as_ref(), anchors);
+    let known = endorsements.intermediate.and_then(|certificate| anchors.knows(certificate));
+    let root = judge.root(intermediate.as_ref(), known, anchors);
     let anchor = root.as_ref().map(|(anchor, _)| *anchor);
     judge.came_along(endorsements.ark, root.as_ref().map(|(_, root)| root));
-    judge.intermediate(intermediate.as_ref(), root.as_ref());
+    judge.intermediate(intermediate.as_ref(), known, root.as_ref());
     let key = judge.read(KEY, certificate, judge.key_wanted());
     judge.key(key.as_ref(), intermediate.as_ref(), anchor);
     judge.signature(&report, key.as_ref());
@@ -184,6 +185,7 @@ impl Judge {
     fn root<'a>(
         &mut self,
         intermediate: Option<&Certificate<'_>>,
+        known: Option<Anchor>,
         anchors: &'a Anchors,
     ) -> Option<(Anchor, Certificate<'a>)> {
         let Some(intermediate) = intermediate else {
@@ -193,7 +195,14 @@ impl Judge {
         };
         let mut named: Vec<_> =
             anchors.certificates().filter(|(_, root)| root.subject() == intermediate.issuer()).collect();
-        let signed = named.iter().position(|(_, root)| intermediate.is_signed_by(root).is_ok());
+        let signed = match &named[..] {
+            // Whether a single one signed is another check's to say.
+            [] | [_] => None,
+            several => several.iter().position(|(anchor, root)| match known {
+                Some(known) => *anchor == known,
+                None => intermediate.is_signed_by(root).is_ok(),
+            }),
+        };
         let root = (!named.is_empty()).then(|| named.swap_remove(signed.unwrap_or(0)));
         let wanted: Vec<String> = anchors.iter().map(|anchor| anchor.to_string()).collect();
         let wanted = if wanted.is_empty() { "a trusted one, and none is".into() } else { wanted.join(" or ") };
@@ -227,7 +236,12 @@ impl Judge {
         self.checks.add(ARK, "the root that is trusted", found);
     }
 
-    fn intermediate(&mut self, certificate: Option<&Certificate<'_>>, root: Option<&(Anchor, Certificate<'_>)>) {
+    fn intermediate(
+        &mut self,
+        certificate: Option<&Certificate<'_>>,
+        known: Option<Anchor>,
+        root: Option<&(Anchor, Certificate<'_>)>,
+    ) {
         let Some(certificate) = certificate else {
             self.checks.skip(INTERMEDIATE_SIGNER, "there is no intermediate certificate");
             return self.checks.skip(INTERMEDIATE_VALIDITY, "there is no intermediate certificate");
@@ -246,7 +260,12 @@ impl Judge {
             Err(error) => Err(error.to_string()),
         };
         self.checks.add(INTERMEDIATE, format!("{}: {wanted}", self.intermediate_wanted()), found);
-        self.signer(INTERMEDIATE_SIGNER, certificate, root, &anchor.to_string());
+        if known == Some(*anchor) {
+            let known = "by it, as is known: the certificate is one that is part of this program";
+            self.checks.add(INTERMEDIATE_SIGNER, format!("by {anchor}"), Ok::<_, String>(known));
+        } else {
+            self.signer(INTERMEDIATE_SIGNER, certificate, root, &anchor.to_string());
+        }
         self.validity(INTERMEDIATE_VALIDITY, certificate);
     }
 

@@ -52,7 +52,12 @@ struct Statement<'a> {
 
 impl Pck {
     pub(crate) fn of(certificate: &Certificate<'_>) -> Result<Self, Unsaid> {
-        let extension = AnyRef::from_der(certificate.extension(SGX).ok_or(Unsaid::Missing("all of it"))?)?;
+        Self::read(certificate.extension(SGX).ok_or(Unsaid::Missing("all of it"))?)
+    }
+
+    /// Reads the contents of the extension.
+    pub(crate) fn read(contents: &[u8]) -> Result<Self, Unsaid> {
+        let extension = AnyRef::from_der(contents)?;
         let tcb = said(extension, TCB, "its TCB")?;
         let mut components = [0; 16];
         for (number, component) in (1..).zip(&mut components) {

@@ -8,4 +8,5 @@ mod evidence;
 mod mutations;
 mod oracle;
 mod real;
+mod sample;
 mod synthetic;

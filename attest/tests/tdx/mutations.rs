@@ -25,12 +25,15 @@ fn changed(quote: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The quote with another chain, all lengths as they should be.
-fn with_chain(quote: &[u8], chain: &str) -> Vec<u8> {
+pub fn with_chain(quote: &[u8], chain: &str) -> Vec<u8> {
     let length = |bytes: usize| u32::try_from(bytes).unwrap().to_le_bytes();
-    let start = QE_CERTIFICATION + 6;
+    // What is authenticated with the QE's report has another length in some quotes.
+    let data = usize::from(u16::from_le_bytes([quote[AUTHENTICATED], quote[AUTHENTICATED + 1]]));
+    let certification = AUTHENTICATED + 2 + data;
+    let start = certification + 6;
     let mut quote = [&quote[..start], chain.as_bytes()].concat();
     let end = quote.len();
-    for at in [LENGTH_AT, CERTIFICATION + 2, QE_CERTIFICATION + 2] {
+    for at in [LENGTH_AT, CERTIFICATION + 2, certification + 2] {
         quote[at..at + 4].copy_from_slice(&length(end - at - 4));
     }
     quote
