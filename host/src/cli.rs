@@ -37,6 +37,7 @@ use gmem_kvm::port::CallError;
 use std::io::{self, Write};
 use std::panic::{self, UnwindSafe};
 use std::path::{Path, PathBuf};
+use test_root::TestRootError;
 
 /// A virtual machine monitor for confidential VMs on Linux/KVM
 ///
@@ -236,6 +237,9 @@ pub enum CliError {
     /// Evidence.
     #[error(transparent)]
     Evidence(Box<EvidenceError>),
+    /// A test root.
+    #[error("test root: {0}")]
+    TestRoot(Box<TestRootError>),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -265,6 +269,12 @@ impl From<EvidenceError> for CliError {
     }
 }
 
+impl From<TestRootError> for CliError {
+    fn from(error: TestRootError) -> Self {
+        Self::TestRoot(Box::new(error))
+    }
+}
+
 impl CliError {
     /// What the command's exit code is.
     pub fn exit_code(&self) -> ExitCode {
@@ -278,6 +288,7 @@ impl CliError {
             | Self::IdBlock(_)
             | Self::SelfTest(_)
             | Self::Endorsement(_)
+            | Self::TestRoot(_)
             | Self::Memory(_)
             | Self::Bundle(_)
             | Self::Signals(_)

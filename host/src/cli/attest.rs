@@ -13,8 +13,10 @@ use crate::evidence::{Evidence, EvidenceError};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
 
+mod testroot;
 mod verify;
 
+pub use testroot::TestRootCommand;
 pub use verify::{Chip, ProductName, VerifyArgs};
 
 /// What can be done with evidence.
@@ -51,6 +53,13 @@ pub enum AttestCommand {
         "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json"
     ))]
     Policy(PolicyArgs),
+
+    /// Makes and shows roots of trust for tests, and signs reports below them
+    ///
+    /// A test root stands in for one of AMD's, in software. What rests on it is accepted only by who names it, is labelled
+    /// software-test in every output, and vouches for nothing.
+    #[command(subcommand)]
+    Testroot(TestRootCommand),
 }
 
 /// From a prediction to a verdict.
@@ -117,6 +126,7 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
         AttestCommand::Verify(args) => verify::verify(&args),
         AttestCommand::Show(args) => show(&args),
         AttestCommand::Policy(args) => print_policy(&args),
+        AttestCommand::Testroot(what) => testroot::testroot(what),
     }
 }
 
