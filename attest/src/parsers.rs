@@ -5,10 +5,11 @@
 
 use alloc::string::{String, ToString as _};
 
+use crate::pem;
 use crate::snp::vek;
 use crate::tdx::collateral::{QeIdentity, TcbInfo};
 use crate::tdx::pck::Pck;
-use crate::tdx::{pem, tcb};
+use crate::tdx::tcb;
 use crate::x509::Certificate;
 use crate::x509::crl::Crl;
 

@@ -37,6 +37,7 @@ use gmem_kvm::port::CallError;
 use std::io::{self, Write};
 use std::panic::{self, UnwindSafe};
 use std::path::{Path, PathBuf};
+use test_root::TestRootError;
 
 /// A virtual machine monitor for confidential VMs on Linux/KVM
 ///
@@ -242,6 +243,9 @@ pub enum CliError {
     /// What a guest asked of one.
     #[error(transparent)]
     Request(Box<attest::RequestError>),
+    /// A test root.
+    #[error("test root: {0}")]
+    TestRoot(Box<TestRootError>),
     /// Our own output.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
@@ -277,6 +281,12 @@ impl From<attest::ServeError> for CliError {
     }
 }
 
+impl From<TestRootError> for CliError {
+    fn from(error: TestRootError) -> Self {
+        Self::TestRoot(Box::new(error))
+    }
+}
+
 impl CliError {
     /// What the command's exit code is.
     pub fn exit_code(&self) -> ExitCode {
@@ -290,6 +300,7 @@ impl CliError {
             | Self::IdBlock(_)
             | Self::SelfTest(_)
             | Self::Endorsement(_)
+            | Self::TestRoot(_)
             | Self::Memory(_)
             | Self::Bundle(_)
             | Self::Signals(_)

@@ -28,3 +28,4 @@ pub mod run;
 pub mod selftest;
 pub mod stop;
 pub mod summary;
+pub mod testroot;

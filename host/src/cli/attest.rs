@@ -22,12 +22,14 @@ mod diff;
 mod references;
 mod request;
 mod serve;
+mod testroot;
 mod verify;
 
 pub use diff::DiffArgs;
 pub use references::{Chip, ReferenceArgs};
 pub use request::{EvidenceFrom, RequestArgs, RequestError};
 pub use serve::{ServeArgs, ServeError};
+pub use testroot::TestRootCommand;
 pub use verify::{CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
@@ -79,6 +81,13 @@ pub enum AttestCommand {
          tenure attest policy --tee tdx >> policy.toml"
     ))]
     Policy(PolicyArgs),
+
+    /// Makes and shows roots of trust for tests, and signs reports below them
+    ///
+    /// A test root stands in for one of AMD's, in software. What rests on it is accepted only by who names it, is labelled
+    /// software-test in every output, and vouches for nothing.
+    #[command(subcommand)]
+    Testroot(TestRootCommand),
 
     /// Serves secrets to guests that show good evidence: the KBS protocol over HTTP, as confidential-containers speak it
     ///
@@ -204,6 +213,7 @@ pub(super) fn attest(command: AttestCommand) -> Result<ExitCode, CliError> {
         AttestCommand::Policy(args) => print_policy(&args),
         AttestCommand::Serve(args) => serve::serve(&args),
         AttestCommand::Request(args) => request::request(&args),
+        AttestCommand::Testroot(what) => testroot::testroot(what),
     }
 }
 
