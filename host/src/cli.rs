@@ -27,6 +27,7 @@ use crate::idblock::IdBlockError;
 use crate::measure::MeasureError;
 use crate::output::OutputError;
 use crate::prove::ProofError;
+use crate::relay::RelayError;
 use crate::report::{GuestOutcome, RunReport};
 use crate::run::RunError;
 use crate::selftest::{EndorsementError, SelfTestError};
@@ -216,6 +217,9 @@ pub enum CliError {
     /// The virtio-console.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// Whom the guest is connected to.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// Signal handlers.
     #[error("signals cannot be caught: {0}")]
     Signals(io::Error),
@@ -295,6 +299,7 @@ impl CliError {
             | Self::Input(_)
             | Self::Events(_)
             | Self::Endpoint(_)
+            | Self::Relay(_)
             | Self::Proof(_)
             | Self::Measure(_)
             | Self::IdBlock(_)

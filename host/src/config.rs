@@ -6,6 +6,7 @@
 //!
 //! Specification: law *no-silent-trust* of `ARCHITECTURE.md`; the format is our own.
 
+pub mod address;
 pub mod file;
 pub mod inputs;
 pub mod snp;
@@ -13,6 +14,7 @@ pub mod values;
 
 use ::snp::cpu::CpuModel;
 use ::snp::policy::GuestPolicy;
+use address::Address;
 use clap::ValueEnum;
 use gmem::ByteLen;
 use serde::{Deserialize, Serialize};
@@ -137,6 +139,14 @@ pub struct Settings {
     #[arg(long, value_name = "END")]
     pub virtio_console: Option<VirtioConsole>,
 
+    /// Where the guest's channel `tenure.relying-party` leads: HOST:PORT or unix:PATH; without it there is no such channel
+    ///
+    /// In the guest it is a port of virtio-console (Linux: /dev/vport*, with this name in /sys/class/virtio-ports/*/name).
+    /// Each time a program opens it and writes, a connection is made, which lasts until one side closes. It is reached
+    /// only through memory the guest has shared. A host's name is looked up once, when the run begins.
+    #[arg(long, value_name = "ADDRESS")]
+    pub relying_party: Option<Address>,
+
     /// A test's root, as `tenure attest testroot init` makes it: signs reports of a guest with tee sw
     ///
     /// Nobody vouches for what it signs: it is for testing attestation flows without hardware. The guest finds a channel
@@ -222,6 +232,8 @@ pub struct RunConfig {
     pub vcpus: u32,
     /// Host's end of the virtio-console.
     pub virtio_console: VirtioConsole,
+    /// Where the channel to a relying party leads, if there is one.
+    pub relying_party: Option<Address>,
     /// Who signs reports of a guest with tee sw, if anybody.
     pub test_root: Option<PathBuf>,
     /// What only an SNP guest has.
@@ -311,6 +323,7 @@ impl Settings {
             memory: self.memory.or(base.memory),
             vcpus: self.vcpus.or(base.vcpus),
             virtio_console: self.virtio_console.or(base.virtio_console),
+            relying_party: self.relying_party.or(base.relying_party),
             firmware: self.firmware.or(base.firmware),
             test_root: self.test_root.or(base.test_root),
             snp_policy: self.snp_policy.or(base.snp_policy),
@@ -356,6 +369,7 @@ impl Settings {
                 memory: self.memory.map_or(DEFAULT_MEMORY, MemorySize::get),
                 vcpus: self.vcpus.unwrap_or(VcpuCount::ONE).get(),
                 virtio_console: self.virtio_console.unwrap_or_default(),
+                relying_party: self.relying_party,
                 test_root: self.test_root,
                 snp,
             },

@@ -24,16 +24,17 @@ pub mod virtio;
 use bus::{BusCounts, BusError, Claim, PioBus, Width};
 use doorbell::{DOORBELL_PORTS, Doorbell};
 use gmem::layout;
-use interrupt::IrqLine;
+use interrupt::{IrqLine, SharedLine};
 use memory::SharedMemory;
 use pci::config_space::ConfigError;
-use pci::{PciBus, PciError};
+use pci::{Function, PciBus, PciError};
 use power::{I8042, PM1_CONTROL_PORTS, PM1_EVENT_PORTS, Pm1Control, Pm1Event, ResetControl};
 use rtc::{RTC_PORTS, Rtc};
 use serial::{SERIAL_PORTS, Serial, SerialCounts, SerialOutput};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::{fmt, io};
+use virtio::channels::{Channel, Channels, ChannelsCounts, ChannelsError};
 use virtio::console::Console;
 use virtio::transport::{VirtioCounts, VirtioPci};
 
@@ -46,6 +47,8 @@ pub struct Wiring {
     /// Where the serial console's output goes. It is written to by vCPU threads; if it may block, put a
     /// [`pipe::BytePipe`] and a thread of your own in between.
     pub serial_output: SerialOutput,
+    /// Names of the channels the guest finds. Without any there is no device for them.
+    pub channels: Vec<&'static str>,
 }
 
 impl fmt::Debug for Wiring {
@@ -66,6 +69,9 @@ pub enum DevicesError {
     /// A PCI function is described wrongly.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Channels no guest could tell apart.
+    #[error(transparent)]
+    Channels(#[from] ChannelsError),
     /// The kernel gave no thread.
     #[error("cannot start device thread {name}: {error}")]
     Thread {
@@ -88,6 +94,8 @@ pub struct DeviceCounts {
     pub serial: SerialCounts,
     /// virtio-console.
     pub console: VirtioCounts,
+    /// Channels, if the guest has the device.
+    pub channels: Option<(VirtioCounts, ChannelsCounts)>,
 }
 
 /// All devices of a guest. Holds guest memory until it and every clone of its bus are dropped.
@@ -97,6 +105,7 @@ pub struct Devices<M: SharedMemory + 'static> {
     serial: Arc<Serial>,
     console: Arc<Console>,
     virtio_console: Arc<VirtioPci<M>>,
+    channels: Option<(Arc<Channels>, Arc<VirtioPci<M>>)>,
     threads: Vec<(String, JoinHandle<()>)>,
 }
 
@@ -119,9 +128,21 @@ impl<M: SharedMemory + 'static> Devices<M> {
 
         let console = Arc::new(Console::default());
         let line = u8::try_from(layout::PCI_GSI).unwrap_or(u8::MAX);
-        let virtio_console = Arc::new(VirtioPci::new(console.clone(), memory, wiring.pci_irq, line)?);
-        PciBus::new(vec![virtio_console.clone()])?.claim(&mut ports)?;
-        Ok(Self { bus: Arc::new(ports.build()), serial, console, virtio_console, threads: Vec::new() })
+        // Every INTx pin leads to this line.
+        let pci_line = SharedLine::new(wiring.pci_irq);
+        let virtio_console = Arc::new(VirtioPci::new(console.clone(), Arc::clone(&memory), pci_line.pin(), line)?);
+        let mut functions: Vec<Arc<dyn Function>> = vec![virtio_console.clone()];
+        let channels = if wiring.channels.is_empty() {
+            None
+        } else {
+            let channels = Arc::new(Channels::new(&wiring.channels)?);
+            let function = Arc::new(VirtioPci::new(channels.clone(), memory, pci_line.pin(), line)?);
+            functions.push(function.clone());
+            Some((channels, function))
+        };
+        PciBus::new(functions)?.claim(&mut ports)?;
+        let bus = Arc::new(ports.build());
+        Ok(Self { bus, serial, console, virtio_console, channels, threads: Vec::new() })
     }
 
     /// What the vCPU threads dispatch port accesses on.
@@ -139,29 +160,45 @@ impl<M: SharedMemory + 'static> Devices<M> {
         &self.console
     }
 
+    /// The host's end of the channel with this name, if there is one and nobody has it.
+    pub fn channel(&self, name: &str) -> Option<Channel> {
+        self.channels.as_ref().and_then(|(channels, _)| channels.channel(name))
+    }
+
     /// What went on so far.
     pub fn counts(&self) -> DeviceCounts {
-        DeviceCounts { bus: self.bus.counts(), serial: self.serial.counts(), console: self.virtio_console.counts() }
+        DeviceCounts {
+            bus: self.bus.counts(),
+            serial: self.serial.counts(),
+            console: self.virtio_console.counts(),
+            channels: self.channels.as_ref().map(|(channels, function)| (function.counts(), channels.counts())),
+        }
     }
 
     /// Starts the device threads: one for each virtqueue, and no others.
     pub fn start(&mut self) -> Result<(), DevicesError> {
-        for queue in 0..self.virtio_console.queues() {
-            let name = format!("virtio-console.{queue}");
-            let device = Arc::clone(&self.virtio_console);
-            let thread = Builder::new()
-                .name(name.clone())
-                .spawn(move || device.run_queue(queue))
-                .map_err(|error| DevicesError::Thread { name: name.clone(), error })?;
-            self.threads.push((name, thread));
+        let channels = self.channels.as_ref().map(|(_, function)| ("channels", Arc::clone(function)));
+        for (kind, function) in [("virtio-console", Arc::clone(&self.virtio_console))].into_iter().chain(channels) {
+            for queue in 0..function.queues() {
+                let name = format!("{kind}.{queue}");
+                let device = Arc::clone(&function);
+                let thread = Builder::new()
+                    .name(name.clone())
+                    .spawn(move || device.run_queue(queue))
+                    .map_err(|error| DevicesError::Thread { name: name.clone(), error })?;
+                self.threads.push((name, thread));
+            }
         }
         Ok(())
     }
 
     /// Stops the device threads and releases everybody who waits for a device. Afterwards no device touches guest
-    /// memory; what the guest sent before can still be taken out of [`Console::from_guest`].
+    /// memory; what the guest sent before can still be taken out of [`Console::from_guest`] and of a channel's sessions.
     pub fn stop(&mut self) -> Result<(), DevicesError> {
         self.virtio_console.stop();
+        if let Some((_, function)) = &self.channels {
+            function.stop();
+        }
         self.serial.close_input();
         let mut result = Ok(());
         for (name, thread) in self.threads.drain(..) {

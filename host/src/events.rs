@@ -97,6 +97,38 @@ pub enum Event {
         /// How often that was done with this one.
         resets: u32,
     },
+    /// A guest's program opened a channel and said something, and was connected.
+    RelayConnected {
+        /// The channel.
+        channel: Cow<'static, str>,
+        /// With whom.
+        address: String,
+    },
+    /// It could not be.
+    RelayFailed {
+        /// The channel.
+        channel: Cow<'static, str>,
+        /// With whom it should have been.
+        address: String,
+        /// Why not.
+        error: String,
+    },
+    /// The connection is over.
+    RelayEnded {
+        /// The channel.
+        channel: Cow<'static, str>,
+        /// With whom it was.
+        address: String,
+        /// Who closed it.
+        by: Side,
+        /// Bytes the peer was sent.
+        bytes_from_guest: u64,
+        /// Bytes the guest was sent; it need not have read them all.
+        bytes_to_guest: u64,
+        /// What broke it, if something did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// Exits of one vCPU by reason.
     Exits {
         /// Which vCPU.
@@ -148,6 +180,16 @@ pub enum Owner {
     Shared,
     /// The guest alone.
     Private,
+}
+
+/// One of the two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The guest.
+    Guest,
+    /// Whom it was connected with.
+    Peer,
 }
 
 /// How a conversion went.

@@ -22,6 +22,7 @@ pub mod output;
 pub mod paint;
 pub mod progress;
 pub mod prove;
+pub mod relay;
 pub mod relying_party;
 pub mod report;
 pub mod run;

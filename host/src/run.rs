@@ -39,6 +39,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::config::inputs::Inputs;
 use crate::config::{RunConfig, Tee};
 use crate::devices::DeviceCounts;
+use crate::devices::virtio::channels::Session;
 use crate::events::{Event, EventLog};
 use crate::exit::ExitCode;
 use crate::firmware::{self, FirmwareError, FirmwareImage};
@@ -72,8 +73,25 @@ pub struct Ends {
     pub virtio_output: Box<dyn Write + Send>,
     /// What it reads from there. Its end is the end of the input or a request to stop.
     pub virtio_input: Option<Box<dyn Read + Send>>,
+    /// Who serves the channels the guest finds; without any there is no device for them.
+    pub channels: Vec<ChannelServer>,
     /// A request that the guest end.
     pub stop: StopSignal,
+}
+
+/// Who serves a channel of the guest's.
+pub struct ChannelServer {
+    /// The name the guest finds it by.
+    pub channel: &'static str,
+    /// Serves one session; the next one waits until it returns. It must return soon once the session has ended, which
+    /// the end of the guest is to all of them.
+    pub serve: Box<dyn FnMut(&Session) + Send>,
+}
+
+impl fmt::Debug for ChannelServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelServer").field("channel", &self.channel).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Ends {
@@ -202,10 +220,11 @@ pub fn run_with_firmware<K: Kernel>(
         steps.done("plan", Some(guest.launch.to_string()));
         steps.done(PREDICTED, Some(guest.digest.to_string()));
     }
+    let channels: Vec<_> = ends.channels.iter().map(|server| server.channel).collect();
     let mut carriers = Carriers::default();
     let mut round = Round { number: 0, started };
     loop {
-        let report = run_once(kernel, tee, config, &mut prepared, round, &mut carriers, &mut ends);
+        let report = run_once(kernel, tee, config, &mut prepared, &channels, round, &mut carriers, &mut ends);
         let goes_on = report.as_ref().is_ok_and(|report| {
             // Nothing is launched beside what may be left of another guest.
             may_go_on(&prepared.technology, round.number, &ends.stop, &report.outcome) && report.teardown.is_clean()
@@ -247,13 +266,14 @@ fn run_once<K: Kernel>(
     tee: Tee,
     config: &RunConfig,
     prepared: &mut Prepared<'_>,
+    channels: &[&'static str],
     round: Round,
     carriers: &mut Carriers,
     ends: &mut Ends,
 ) -> Result<RunReport, RunError> {
     let events = ends.events.clone();
     let place = report::place(config, tee, prepared.vm_type);
-    let Launched { vm, assembled, vcpus } = match launch(kernel, config, prepared, &events)? {
+    let Launched { vm, assembled, vcpus } = match launch(kernel, config, prepared, channels, &events)? {
         Ok(launched) => launched,
         Err(failed) => return Ok(failed.teardown(&events, place, round.started.elapsed())),
     };
@@ -287,14 +307,14 @@ fn operate<V: KernelVm>(
     ends: &mut Ends,
     is_last: impl FnOnce(&GuestOutcome, &StopSignal) -> bool,
 ) -> Operated<V> {
-    let Assembled { machine, mut devices, serial_from_guest } = assembled;
+    let Assembled { machine, mut devices, serial_from_guest, channels } = assembled;
     let consoles = Consoles {
         serial: Arc::clone(devices.serial()),
         serial_from_guest: serial_from_guest.clone(),
         virtio_to_guest: devices.console().to_guest(),
         virtio_from_guest: devices.console().from_guest(),
     };
-    if let Err(error) = carriers.connect(ends, &consoles) {
+    if let Err(error) = carriers.connect(ends, &consoles, channels) {
         machine.end(GuestOutcome::Crashed { reason: format!("console threads cannot be started: {error}") });
     }
     let threads = match VcpuThreads::start(&machine, vcpus) {

@@ -14,6 +14,7 @@ use crate::config::{Config, OutputConfig, Summary, file};
 use crate::events::EventLog;
 use crate::exit::ExitCode;
 use crate::progress::{EndsWithOutput, Progress};
+use crate::relay::{Peer, RELYING_PARTY, Relay, RelayError};
 use crate::report::RunReport;
 use crate::run::{Ends, run as run_guest};
 use crate::stop::StopSignal;
@@ -54,6 +55,11 @@ pub fn run_on<K: Kernel>(
         Some(path) => EventLog::create(path)?,
         None => EventLog::off(),
     };
+    let relying_party = config.relying_party.as_ref().map(|address| {
+        let peer = Peer::look_up("relying-party", address)?;
+        Ok::<_, RelayError>(Relay::new(RELYING_PARTY, peer, events.clone()).into_server())
+    });
+    let relying_party = relying_party.transpose()?;
     let stdin = Stdin::kind();
     let virtio_console = Endpoint::open(&config.virtio_console, stdin, &stop)?;
     let console_input = match config.virtio_console {
@@ -68,6 +74,7 @@ pub fn run_on<K: Kernel>(
         console_input: console_input.map(|input| Box::new(input) as Box<dyn Read + Send>),
         virtio_output: virtio_console.output,
         virtio_input: virtio_console.input,
+        channels: relying_party.into_iter().collect(),
         stop,
     };
 

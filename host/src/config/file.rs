@@ -4,6 +4,7 @@
 //! configuration and its kernel can be moved together.
 
 use super::Settings;
+use super::address::Address;
 use super::values::VirtioConsole;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, FileError> {
     if let Some(VirtioConsole::File(setting) | VirtioConsole::Unix(setting)) = &mut settings.virtio_console {
         *setting = base.join(&*setting);
     }
+    if let Some(Address::Unix(setting)) = &mut settings.relying_party {
+        *setting = base.join(&*setting);
+    }
     Ok(settings)
 }
 
@@ -112,6 +116,7 @@ mod tests {
             memory = "512M"
             vcpus = 2
             virtio-console = "unix:con.sock"
+            relying-party = "unix:rp.sock"
             firmware = "OVMF.fd"
             snp-policy = "smt"
             snp-host-data = "0000000000000000000000000000000000000000000000000000000000000000"
@@ -129,6 +134,7 @@ mod tests {
         assert_eq!(settings.kernel, Some("dir/bzImage".into()));
         assert_eq!(settings.initrd, Some("/boot/initrd".into()));
         assert_eq!(settings.virtio_console, Some(VirtioConsole::Unix("dir/con.sock".into())));
+        assert_eq!(settings.relying_party, Some(Address::Unix("dir/rp.sock".into())));
         // Every field was given, so nothing is left for a base to fill in.
         assert_eq!(format!("{settings:?}").matches("None").count(), 0);
         assert_eq!(parse("memory = 536870912", "a".as_ref()).unwrap().memory, settings.memory);
@@ -145,6 +151,10 @@ mod tests {
             ("vcpus = \"two\"", "line 1, key `vcpus`: invalid type: string \"two\""),
             ("tee = \"sgx\"", "line 1, key `tee`: unknown variant `sgx`, expected one of `auto`"),
             ("cmdline = \"a\\nb\"", "line 1, key `cmdline`: cmdline has the control character '\\n'"),
+            (
+                "relying-party = \"host\"",
+                "line 1, key `relying-party`: address `host` is neither HOST:PORT nor unix:PATH",
+            ),
             ("summary = \"yes\"", "line 1, key `summary`: invalid type"),
             ("[run]\nvcpus = 1", "line 1: unknown field `run`"),
             ("vcpus = 1\nvcpus = 2", "line 2, key `vcpus`: duplicate key"),

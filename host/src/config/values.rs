@@ -53,6 +53,9 @@ pub enum ValueError {
     /// A virtio-console back end we do not have.
     #[error("virtio-console `{0}` is none of none, stdio, unix:PATH or a file's path")]
     VirtioConsole(String),
+    /// Nowhere one could connect to.
+    #[error("address `{0}` is neither HOST:PORT nor unix:PATH")]
+    Address(String),
 }
 
 /// RAM a guest gets; [`RamLayout`] accepts it.

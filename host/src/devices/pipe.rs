@@ -82,6 +82,11 @@ impl BytePipe {
         received
     }
 
+    /// Whether nothing more goes in.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0.state).closed
+    }
+
     /// Lets nothing more in, and releases everybody who waits.
     pub fn close(&self) {
         lock(&self.0.state).closed = true;

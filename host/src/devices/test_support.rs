@@ -105,11 +105,20 @@ impl IrqLine for TestLine {
 
 /// Devices on `memory`, and PCI's interrupt line.
 pub(super) fn devices(memory: &Arc<TestMemory>) -> (Devices<TestMemory>, Arc<TestLine>) {
+    devices_with_channels(memory, &[])
+}
+
+/// The same with these channels.
+pub(super) fn devices_with_channels(
+    memory: &Arc<TestMemory>,
+    channels: &[&'static str],
+) -> (Devices<TestMemory>, Arc<TestLine>) {
     let pci_irq = Arc::new(TestLine::default());
     let wiring = Wiring {
         serial_irq: Arc::new(TestLine::default()),
         pci_irq: pci_irq.clone(),
         serial_output: Box::new(io::sink()),
+        channels: channels.to_vec(),
     };
     (Devices::new(wiring, Arc::clone(memory)).unwrap(), pci_irq)
 }

@@ -1,7 +1,7 @@
 //! Virtio devices over PCI.
 //!
 //! Owns the modern virtio-pci transport (virtio 1.2 §4.1), split virtqueues (§2.7, through `virtio-queue`) and the
-//! devices on top ([`console`]). Everything of the transport, configuration access included, is reached through one
+//! devices on top ([`console`], [`channels`]). Everything of the transport, configuration access included, is reached through one
 //! I/O BAR, so that a guest whose private memory rules out MMIO emulation can use it.
 //!
 //! Guests reach a device only through memory they shared: `VIRTIO_F_ACCESS_PLATFORM` must be negotiated, and all
@@ -11,14 +11,16 @@
 //! or the end of the VM without holding anything. A vCPU thread that writes a register never waits for one of them
 //! longer than a copy of [`COPY_MAX`] bytes takes.
 
+pub mod channels;
 pub mod console;
 pub mod transport;
 
 mod chain;
 mod common_config;
 mod ring;
+mod stream;
 
-pub use chain::Chain;
+pub use chain::{Chain, Place};
 
 use std::fmt::Debug;
 
@@ -39,6 +41,8 @@ pub trait VirtioDevice: Debug + Send + Sync {
     fn config(&self) -> &[u8];
     /// Works off one queue until [`ChainQueue::take`] or the device's host side says it is over. Runs on its own thread.
     fn run_queue(&self, index: u16, queue: &dyn ChainQueue);
+    /// The driver reset the device: what it said before counts no more. Nothing of the transport's is locked then.
+    fn reset(&self) {}
     /// Ends waiting for the host side, so that [`Self::run_queue`] returns.
     fn stop(&self);
 }
@@ -64,6 +68,10 @@ pub trait ChainQueue {
     /// Copies bytes into the writable part of a chain, from `offset`, and says how many: fewer than given only at its
     /// end or above [`COPY_MAX`].
     fn write(&self, chain: &Chain, offset: u64, data: &[u8]) -> Result<usize, ChainError>;
+    /// Whether the queue was not reset since the chain was taken.
+    fn is_current(&self, chain: &Chain) -> bool;
+    /// The place after the last chain the driver has made available in any queue of the device so far.
+    fn end_of(&self, queue: u16) -> Place;
     /// Gives a chain back to the driver with `written` bytes in its writable part.
     fn complete(&self, chain: Chain, written: u32);
 }

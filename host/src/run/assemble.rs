@@ -22,6 +22,7 @@ use super::wiring::{DeviceMemory, Gsi};
 use super::{cpuid, sw};
 use crate::config::{Guise, RunConfig};
 use crate::devices::pipe::BytePipe;
+use crate::devices::virtio::channels::Channel;
 use crate::devices::{Devices, DevicesError, Wiring};
 use crate::events::{Event, EventLog};
 
@@ -33,6 +34,8 @@ pub(super) struct Assembled<V: KernelVm> {
     pub machine: Arc<Machine<V>>,
     pub devices: Devices<DeviceMemory>,
     pub serial_from_guest: BytePipe,
+    /// The host's ends of the guest's channels, in the order in which they were asked for.
+    pub channels: Vec<Channel>,
 }
 
 /// Why a VM that exists was not started.
@@ -55,6 +58,8 @@ pub(super) struct Order<'a, 'f> {
     pub events: &'a EventLog,
     pub config: &'a RunConfig,
     pub prepared: &'a mut Prepared<'f>,
+    /// Names of the channels the guest finds.
+    pub channels: &'a [&'static str],
 }
 
 /// What a launch leaves for the run.
@@ -72,7 +77,7 @@ pub(super) fn assemble<V: KernelVm>(
     vcpus: &mut Vec<V::Vcpu>,
     order: Order<'_, '_>,
 ) -> Result<Assembled<V>, LaunchError> {
-    let Order { events, config, prepared } = order;
+    let Order { events, config, prepared, channels } = order;
     let mut steps = Steps::new(events);
     let Prepared { offered, technology, .. } = prepared;
     let launched = match technology {
@@ -83,10 +88,12 @@ pub(super) fn assemble<V: KernelVm>(
         Technology::Staged(_) => None,
         Technology::Snp(guest) => Some(SnpService::new(guest.certificates.clone())),
     };
-    launched.and_then(|launched| connect(vm, events, config, launched, service)).map_err(|error| match error {
-        AssemblyError::Launch(error) => error,
-        other => LaunchError::Plan { step: "launch", reason: other.to_string() },
-    })
+    launched.and_then(|launched| connect(vm, events, config, channels, launched, service)).map_err(
+        |error| match error {
+            AssemblyError::Launch(error) => error,
+            other => LaunchError::Plan { step: "launch", reason: other.to_string() },
+        },
+    )
 }
 
 /// Ends the launch.
@@ -202,6 +209,7 @@ fn connect<V: KernelVm>(
     vm: &Vm<V, Launching>,
     events: &EventLog,
     config: &RunConfig,
+    channels: &[&'static str],
     launched: Launched,
     service: Option<SnpService>,
 ) -> Result<Assembled<V>, AssemblyError> {
@@ -211,9 +219,11 @@ fn connect<V: KernelVm>(
         serial_irq: line(layout::SERIAL_GSI),
         pci_irq: line(layout::PCI_GSI),
         serial_output: Box::new(serial_from_guest.clone()),
+        channels: channels.to_vec(),
     };
     let mut devices = Devices::new(wiring, Arc::new(DeviceMemory(vm.handle().shared().clone())))?;
     devices.start()?;
+    let channels = channels.iter().filter_map(|name| devices.channel(name)).collect();
     let (bus, events) = (Arc::clone(devices.bus()), events.clone());
     let machine = Machine::new(vm.handle(), bus, events, config.guise, launched.staging, service);
     let machine = machine.map_err(AssemblyError::Threads)?;
@@ -221,7 +231,7 @@ fn connect<V: KernelVm>(
         tracing::warn!(%correction, "the PSP corrected CPUID");
         machine.warn(format!("the PSP would not promise what CPUID was to say: {correction}"));
     }
-    Ok(Assembled { machine: Arc::new(machine), devices, serial_from_guest })
+    Ok(Assembled { machine: Arc::new(machine), devices, serial_from_guest, channels })
 }
 
 /// Tells the event log how long each step took.

@@ -39,11 +39,12 @@ pub(super) fn launch<K: Kernel>(
     kernel: &K,
     config: &RunConfig,
     prepared: &mut Prepared<'_>,
+    channels: &[&'static str],
     events: &EventLog,
 ) -> Result<Attempt<K::Vm>, RunError> {
     let mut vm = Vm::create(kernel, prepared.vm_type, prepared.ram)?;
     let mut vcpus = Vec::new();
-    let assembled = match assemble(&mut vm, &mut vcpus, Order { events, config, prepared }) {
+    let assembled = match assemble(&mut vm, &mut vcpus, Order { events, config, prepared, channels }) {
         Ok(assembled) => assembled,
         Err(error) => return Ok(Err(NotLaunched { vm: Box::new(vm.fail(error)), vcpus })),
     };
@@ -76,7 +77,7 @@ pub fn launch_only<K: Kernel, T>(
     report::started(events, tee, config);
     let mut prepared = prepare(kernel, tee, config, inputs, Firmware::Ours(firmware::image()?))?;
     let place = report::place(config, tee, prepared.vm_type);
-    let Launched { vm, assembled, mut vcpus } = match launch(kernel, config, &mut prepared, events)? {
+    let Launched { vm, assembled, mut vcpus } = match launch(kernel, config, &mut prepared, &[], events)? {
         Ok(launched) => launched,
         Err(failed) => return Ok((failed.teardown(events, place, started.elapsed()), None)),
     };

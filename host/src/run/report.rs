@@ -108,8 +108,8 @@ fn device_reports(counts: &DeviceCounts) -> Vec<DeviceReport> {
         name: name.into(),
         counters: counters.iter().map(|(name, count)| ((*name).into(), *count)).collect(),
     };
-    let DeviceCounts { bus, serial, console } = counts;
-    vec![
+    let DeviceCounts { bus, serial, console, channels } = counts;
+    let mut reports = vec![
         report(
             "ports",
             &[
@@ -134,7 +134,23 @@ fn device_reports(counts: &DeviceCounts) -> Vec<DeviceReport> {
                 ("interrupts", console.interrupts),
             ],
         ),
-    ]
+    ];
+    reports.extend(channels.as_ref().map(|(virtio, channels)| {
+        report(
+            "channels",
+            &[
+                ("sessions", channels.sessions),
+                ("sessions refused", channels.refused_sessions),
+                ("bytes out", virtio.read_bytes),
+                ("bytes in", virtio.written_bytes),
+                ("refused", virtio.refused_reads + virtio.refused_writes + virtio.refused_rings),
+                ("broken rings", virtio.broken_rings),
+                ("bad messages", channels.bad_messages),
+                ("interrupts", virtio.interrupts),
+            ],
+        )
+    }));
+    reports
 }
 
 fn emit_end(events: &EventLog, report: &RunReport) {

@@ -1,7 +1,8 @@
 //! What connects the devices to the VM and to the world outside.
 //!
 //! Owns the adapters between the devices' seams and the VM's handle (interrupt lines, the shared view), and the threads
-//! that carry bytes between the consoles and their ends: declared here and nowhere else.
+//! that carry bytes between the consoles and their ends and those that serve channels: declared here and nowhere else
+//! (a [relay](crate::relay) has one more while it is connected).
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,11 +14,12 @@ use gmem_kvm::port::KernelVm;
 use gmem_kvm::shared::{Guard, SharedView};
 use gmem_kvm::vm::VmHandle;
 
-use super::Ends;
+use super::{ChannelServer, Ends};
 use crate::devices::interrupt::{IrqLine, Level};
 use crate::devices::memory::SharedMemory;
 use crate::devices::pipe::BytePipe;
 use crate::devices::serial::Serial;
+use crate::devices::virtio::channels::{Channel, Session};
 
 /// How long what the guest wrote last may take to reach whoever listens.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,17 +51,21 @@ impl<V: KernelVm> IrqLine for Gsi<V> {
     }
 }
 
-/// The threads that carry console input and output, to and from one VM after the other.
+/// The threads that carry console input and output and serve channels, for one VM after the other.
 #[derive(Debug, Default)]
 pub(super) struct Carriers {
     /// End with the run's stop signal, which their sources heed.
     inputs: Vec<JoinHandle<()>>,
     /// End when there are no more pipes, and the last device's is closed and drained.
     outputs: Vec<JoinHandle<()>>,
+    /// Serve a channel each. End as outputs do.
+    servers: Vec<JoinHandle<()>>,
     /// Where input goes now.
     target: Arc<Mutex<Option<InputTarget>>>,
     /// Where outputs learn of the next VM's pipes.
     pipes: Vec<Sender<BytePipe>>,
+    /// Where servers learn of the next VM's channels.
+    channels: Vec<Sender<Channel>>,
 }
 
 /// Where input goes.
@@ -70,9 +76,9 @@ struct InputTarget {
 }
 
 impl Carriers {
-    /// Carries to and from these consoles from now on. The first time this starts the threads, with the outer ends; if one
+    /// Carries to and from these consoles from now on, and serves these channels: one for each server, in their order. The first time this starts the threads, with the outer ends; if one
     /// cannot be had, those that run still can be [joined](Self::join).
-    pub(super) fn connect(&mut self, ends: &mut Ends, to: &Consoles) -> std::io::Result<()> {
+    pub(super) fn connect(&mut self, ends: &mut Ends, to: &Consoles, channels: Vec<Channel>) -> std::io::Result<()> {
         let target = InputTarget { serial: Arc::clone(&to.serial), virtio: to.virtio_to_guest.clone() };
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
         if self.pipes.is_empty() {
@@ -82,6 +88,10 @@ impl Carriers {
             // Its carrier may have panicked; then there is nobody to carry.
             let _ = sender.send(pipe.clone());
         }
+        for (sender, channel) in self.channels.iter().zip(channels) {
+            // Its server may have panicked; then the guest finds nobody there.
+            let _ = sender.send(channel);
+        }
         Ok(())
     }
 
@@ -90,6 +100,12 @@ impl Carriers {
             let (sender, pipes) = channel();
             self.outputs.push(Builder::new().name(name.into()).spawn(move || carry_output(&pipes, output))?);
             self.pipes.push(sender);
+        }
+        for ChannelServer { channel: name, mut serve } in ends.servers {
+            let (sender, channels) = channel();
+            let thread = Builder::new().name(format!("channel {name}"));
+            self.servers.push(thread.spawn(move || serve_channels(&channels, &mut *serve))?);
+            self.channels.push(sender);
         }
         let current =
             |target: &Mutex<Option<InputTarget>>| target.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -114,7 +130,7 @@ impl Carriers {
         Ok(())
     }
 
-    /// Lets go of a VM's devices, whose memory they hold.
+    /// Lets go of a VM's devices, whose memory they hold. Of channels there is nothing to let go: a server holds none of it.
     pub(super) fn disconnect(&self) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -124,17 +140,18 @@ impl Carriers {
     pub(super) fn join(&mut self) -> Result<(), ConsoleStuck> {
         // No more pipes come.
         self.pipes.clear();
+        self.channels.clear();
         let deadline = Instant::now() + DRAIN_PATIENCE;
-        for thread in self.inputs.drain(..).chain(self.outputs.drain(..)) {
+        for thread in self.inputs.drain(..).chain(self.outputs.drain(..)).chain(self.servers.drain(..)) {
             while !thread.is_finished() {
                 if Instant::now() >= deadline {
                     return Err(ConsoleStuck { thread: thread.thread().name().unwrap_or("console").to_owned() });
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // A carrier that panicked has lost console bytes and nothing else.
+            // One that panicked has lost bytes and nothing else.
             if thread.join().is_err() {
-                tracing::error!("a console thread panicked");
+                tracing::error!("a thread of a console or channel panicked");
             }
         }
         Ok(())
@@ -148,12 +165,13 @@ pub(super) struct ConsoleStuck {
     thread: String,
 }
 
-/// The outer ends of both consoles.
+/// The outer ends of both consoles, and who serves channels.
 pub(super) struct InputsAndOutputs {
     serial_input: Option<Box<dyn Read + Send>>,
     serial_output: Box<dyn Write + Send>,
     virtio_input: Option<Box<dyn Read + Send>>,
     virtio_output: Box<dyn Write + Send>,
+    servers: Vec<ChannelServer>,
 }
 
 impl InputsAndOutputs {
@@ -163,6 +181,7 @@ impl InputsAndOutputs {
             serial_output: std::mem::replace(&mut ends.console_output, Box::new(std::io::sink())),
             virtio_input: ends.virtio_input.take(),
             virtio_output: std::mem::replace(&mut ends.virtio_output, Box::new(std::io::sink())),
+            servers: std::mem::take(&mut ends.channels),
         }
     }
 }
@@ -182,6 +201,14 @@ fn carry_input(mut input: Box<dyn Read + Send>, deliver: impl Fn(&[u8]) -> bool)
         if !deliver(&buffer[..len]) {
             // The guest has ended; there may be another one.
             tracing::debug!(len, "console input lost");
+        }
+    }
+}
+
+fn serve_channels(channels: &Receiver<Channel>, serve: &mut dyn FnMut(&Session)) {
+    for channel in channels {
+        while let Some(session) = channel.accept() {
+            serve(&session);
         }
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn run<K: Kernel>(
         console_input: None,
         virtio_output: Box::new(io::sink()),
         virtio_input: None,
+        channels: Vec::new(),
         stop: stop.clone(),
     };
     let report = thread::scope(|scope| {

@@ -95,6 +95,7 @@ impl Bed {
             console_input: None,
             virtio_output: Box::new(io::sink()),
             virtio_input: None,
+            channels: Vec::new(),
             stop: StopSignal::new().unwrap(),
         };
         let report = run::run(kernel, Tee::Snp, &self.config, &self.inputs, ends);

@@ -47,6 +47,7 @@ pub(crate) fn run(work: Work) -> Result<u64> {
         memory: crate::floor::RAM,
         vcpus: 1,
         virtio_console: VirtioConsole::None,
+        relying_party: None,
         snp: SnpConfig::default(),
     };
     let console = Console::default();
@@ -56,6 +57,7 @@ pub(crate) fn run(work: Work) -> Result<u64> {
         console_input: None,
         virtio_output: Box::new(std::io::sink()),
         virtio_input: None,
+        channels: Vec::new(),
         stop: StopSignal::new()?,
     };
     let inputs = Inputs::default();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress};
 
-/// PCI device number of the console.
+/// PCI device numbers of the console and of the channels.
 pub(crate) const CONSOLE: u8 = 1;
+pub(crate) const CHANNELS: u8 = 2;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const ACCESS_PLATFORM: u64 = 1 << 33;
 pub(crate) const NEXT: u16 = 1;
@@ -100,21 +101,29 @@ pub(crate) struct Driver {
     pub(crate) common: u16,
     pub(crate) isr: u16,
     pub(crate) notify: u16,
+    /// Device-specific configuration.
+    pub(crate) config: u16,
 }
 
 impl Driver {
-    /// Finds the device's registers and switches its I/O BAR on.
+    /// Finds the console's registers and switches its I/O BAR on.
     pub(crate) fn bind(bus: &Arc<PioBus>, memory: &Arc<TestMemory>) -> Self {
-        let bar = config_read(bus, CONSOLE, 0x10);
+        Self::bind_to(CONSOLE, bus, memory)
+    }
+
+    /// The same for any device.
+    pub(crate) fn bind_to(device: u8, bus: &Arc<PioBus>, memory: &Arc<TestMemory>) -> Self {
+        let bar = config_read(bus, device, 0x10);
         assert_eq!(bar & 1, 1, "BAR 0 is in I/O space");
-        config_write(bus, CONSOLE, 0x04, 0b101);
+        config_write(bus, device, 0x04, 0b101);
         let base = u16::try_from(bar & !0b11).unwrap();
-        let capabilities = capabilities(bus, CONSOLE);
+        let capabilities = capabilities(bus, device);
         let find = |kind| {
             let capability = capabilities.iter().find(|capability| capability.kind == kind).unwrap();
             base + u16::try_from(capability.offset).unwrap()
         };
-        Self { bus: Arc::clone(bus), memory: Arc::clone(memory), common: find(1), notify: find(2), isr: find(3) }
+        let (bus, memory) = (Arc::clone(bus), Arc::clone(memory));
+        Self { bus, memory, common: find(1), notify: find(2), isr: find(3), config: find(4) }
     }
 
     pub(crate) fn status(&self) -> u8 {
@@ -161,7 +170,12 @@ impl Driver {
 
     /// Everything up to DRIVER_OK, with `queues`.
     pub(crate) fn start(&self, queues: &[Queue]) {
-        assert!(self.negotiate(VERSION_1 | ACCESS_PLATFORM));
+        self.start_with(0, queues);
+    }
+
+    /// The same, with features of this type of device.
+    pub(crate) fn start_with(&self, features: u64, queues: &[Queue]) {
+        assert!(self.negotiate(VERSION_1 | ACCESS_PLATFORM | features));
         for queue in queues {
             for part in [queue.available, queue.used] {
                 self.memory.guest().write_slice(&[0; 4], GuestAddress(part)).unwrap();

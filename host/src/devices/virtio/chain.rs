@@ -14,12 +14,37 @@ struct Segment {
     len: u32,
 }
 
+/// A place in the order in which a driver makes chains of one queue available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Counts resets of the queue, so that a chain from before one is told from those after.
+    pub(super) generation: u64,
+    /// Counts chains since then, as rings do.
+    pub(super) position: u16,
+}
+
+impl Place {
+    /// The place after this one.
+    pub(super) const fn next(self) -> Self {
+        Self { generation: self.generation, position: self.position.wrapping_add(1) }
+    }
+
+    /// Whether nothing is left before `end`, of a chain that was, or could be, taken from here next. Where another reset
+    /// lies between them, nothing after it was taken yet.
+    pub(super) const fn has_reached(self, end: Self) -> bool {
+        if self.generation != end.generation {
+            return self.generation > end.generation || end.position == 0;
+        }
+        // A ring has at most half as many entries as there are positions.
+        self.position.wrapping_sub(end.position) < 1 << 15
+    }
+}
+
 /// A chain of buffers a driver made available, taken from its ring.
 #[derive(Debug)]
 pub struct Chain {
     head: u16,
-    /// Counts resets of the queue, so that a chain from before one is told from those after.
-    generation: u64,
+    place: Place,
     readable: Vec<Segment>,
     writable: Vec<Segment>,
 }
@@ -36,10 +61,10 @@ impl Chain {
     pub(super) fn collect<M: GuestMemory>(
         descriptors: DescriptorChain<&M>,
         queue_size: u16,
-        generation: u64,
+        place: Place,
     ) -> Result<Self, MalformedChain> {
         let head = descriptors.head_index();
-        let mut chain = Self { head, generation, readable: Vec::new(), writable: Vec::new() };
+        let mut chain = Self { head, place, readable: Vec::new(), writable: Vec::new() };
         let mut count = 0;
         let mut complete = false;
         // An indirect table could have more entries than the queue, but indirect descriptors are not offered.
@@ -57,8 +82,9 @@ impl Chain {
         self.head
     }
 
-    pub(super) const fn generation(&self) -> u64 {
-        self.generation
+    /// Its place among the chains of its queue.
+    pub(super) const fn place(&self) -> Place {
+        self.place
     }
 
     /// Bytes the driver wants to send.

@@ -3,7 +3,8 @@
 //! Owns the two queues and the pipes to the host's side. No feature is offered: one console, no size, no emergency
 //! write, no control queues.
 
-use super::{COPY_MAX, ChainError, ChainQueue, VirtioDevice};
+use super::stream::{ToGuest, send_chain};
+use super::{COPY_MAX, ChainQueue, VirtioDevice};
 use crate::devices::pipe::BytePipe;
 use std::num::NonZeroUsize;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
@@ -14,11 +15,11 @@ const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const QUEUE_SIZES: [u16; 2] = [64, 64];
 /// Simple communication controller, other.
-const CLASS: u32 = 0x07_80_00;
+pub(super) const CLASS: u32 = 0x07_80_00;
 /// `virtio_console_config`: all fields belong to features that are not offered.
 const CONFIG: [u8; 12] = [0; 12];
 /// Bytes on their way in each direction.
-const PIPE_BYTES: NonZeroUsize = NonZeroUsize::new(COPY_MAX).expect("a copy has some length");
+pub(super) const PIPE_BYTES: NonZeroUsize = NonZeroUsize::new(COPY_MAX).expect("a copy has some length");
 
 /// A virtio console. Its host side is [`Self::to_guest`] and [`Self::from_guest`].
 #[derive(Debug)]
@@ -45,39 +46,19 @@ impl Console {
     }
 
     fn receive(&self, queue: &dyn ChainQueue) {
-        let mut buffer = vec![0; COPY_MAX];
-        let mut pending = 0..0;
-        loop {
-            if pending.is_empty() {
-                pending = 0..self.to_guest.receive(&mut buffer);
-            }
-            if pending.is_empty() {
-                // Closed: the host has nothing more to say.
-                return;
-            }
+        let mut bytes = ToGuest::new();
+        // Once the pipe is closed the host has nothing more to say.
+        while bytes.wait_for(&self.to_guest).is_ok() {
             let Some(chain) = queue.take() else { return };
-            match queue.write(&chain, 0, &buffer[pending.clone()]) {
-                Ok(written) => {
-                    pending.start += written;
-                    queue.complete(chain, u32::try_from(written).unwrap_or(u32::MAX));
-                }
-                // The bytes wait for a buffer that can hold them.
-                Err(ChainError::Refused) => queue.complete(chain, 0),
-                Err(ChainError::Stale) => {}
-            }
+            bytes.put_into(queue, chain);
         }
     }
 
     fn transmit(&self, queue: &dyn ChainQueue) {
         let mut buffer = vec![0; COPY_MAX];
         while let Some(chain) = queue.take() {
-            let mut offset = 0;
-            // A refused buffer loses what it held: there is no way to tell the driver, and it must get its chain back.
-            while let Ok(len @ 1..) = queue.read(&chain, offset, &mut buffer) {
-                if self.from_guest.send_all(&buffer[..len]).is_err() {
-                    return;
-                }
-                offset += len as u64;
+            if send_chain(queue, &chain, &mut buffer, &self.from_guest).is_err() {
+                return;
             }
             queue.complete(chain, 0);
         }

@@ -3,7 +3,7 @@
 //! Owns the checks around `virtio-queue`: rings are used only while all of their memory is shared, and a driver that
 //! breaks the rules of rings is found out.
 
-use super::chain::{Chain, MalformedChain};
+use super::chain::{Chain, MalformedChain, Place};
 use super::common_config::QueueRegisters;
 use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -74,8 +74,19 @@ impl Ring {
     pub(super) fn pop(&mut self, memory: &impl GuestMemory, generation: u64) -> Result<Option<Chain>, RingError> {
         self.check(memory)?;
         let size = self.queue.size();
+        let place = Place { generation, position: self.queue.next_avail() };
         let Some(descriptors) = self.queue.iter(memory)?.next() else { return Ok(None) };
-        Ok(Some(Chain::collect(descriptors, size, generation)?))
+        Ok(Some(Chain::collect(descriptors, size, place)?))
+    }
+
+    /// The position after the last chain the driver made available.
+    pub(super) fn end(&self, memory: &impl GuestMemory) -> Result<u16, RingError> {
+        self.check(memory)?;
+        let end = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        if end.wrapping_sub(self.queue.next_avail()) > self.queue.size() {
+            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        }
+        Ok(end)
     }
 
     /// Gives a chain back.

@@ -1,6 +1,7 @@
 //! Virtio as a guest sees it: the transport's rules, data both ways, and what happens to guests that break rules or
 //! keep their memory private.
 
+mod channels;
 mod data;
 mod hostile;
 mod transport;

@@ -4,7 +4,7 @@
 //! threads share. All of that state is behind one lock, held for register accesses and copies, never while anybody
 //! waits for anything else.
 
-use super::chain::Chain;
+use super::chain::{Chain, Place};
 use super::common_config::{COMMON_CONFIG_LEN, Change, CommonConfig};
 use super::ring::{Interrupt, Ring, RingError};
 use super::{COPY_MAX, ChainError, ChainQueue, VirtioDevice};
@@ -83,6 +83,15 @@ pub struct VirtioCounts {
     pub resets: u64,
     /// Times the interrupt line was raised.
     pub interrupts: u64,
+}
+
+/// What a write to a register came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// All of it is done.
+    Done,
+    /// The driver reset the device, which is yet to be told.
+    Reset,
 }
 
 #[derive(Debug)]
@@ -176,8 +185,9 @@ impl<M: SharedMemory> VirtioPci<M> {
         lock(&self.state).counts
     }
 
-    fn common_write(&self, state: &mut State, offset: u16, data: &[u8]) {
-        match state.common.write(offset, data) {
+    fn common_write(&self, state: &mut State, offset: u16, data: &[u8]) -> Written {
+        let change = state.common.write(offset, data);
+        match change {
             Change::None => {}
             Change::Reset => {
                 state.rings.fill_with(|| None);
@@ -197,6 +207,7 @@ impl<M: SharedMemory> VirtioPci<M> {
         }
         self.update_line(state);
         self.wake.notify_all();
+        if change == Change::Reset { Written::Reset } else { Written::Done }
     }
 
     /// Finds out at once about rings in private memory, not only when the first buffer is there.
@@ -256,10 +267,11 @@ impl<M: SharedMemory> VirtioPci<M> {
         }
     }
 
-    fn write_registers(&self, state: &mut State, offset: u16, data: &[u8]) {
+    fn write_registers(&self, state: &mut State, offset: u16, data: &[u8]) -> Written {
         if COMMON.contains(&offset) {
-            self.common_write(state, offset, data);
-        } else if offset == NOTIFY.start {
+            return self.common_write(state, offset, data);
+        }
+        if offset == NOTIFY.start {
             let [low, high] = [data.first(), data.get(1)].map(|byte| byte.copied().unwrap_or(0));
             if u16::from_le_bytes([low, high]) < self.queues() {
                 state.counts.notifications += 1;
@@ -267,6 +279,14 @@ impl<M: SharedMemory> VirtioPci<M> {
             } else {
                 state.counts.bad_notifications += 1;
             }
+        }
+        Written::Done
+    }
+
+    /// What follows from a write once the state is free again: the device has locks of its own.
+    fn after(&self, written: Written) {
+        if written == Written::Reset {
+            self.device.reset();
         }
     }
 
@@ -303,14 +323,17 @@ impl<M: SharedMemory> Function for VirtioPci<M> {
 
     fn config_write(&self, offset: u8, data: &[u8]) -> Option<Event> {
         let mut state = lock(&self.state);
+        let mut written = Written::Done;
         state.config.write(offset, data);
         if let Some((register, len)) = self.pci_access(&state, offset) {
             let mut value = [0; PCI_CAP_DATA_LEN as usize];
             state.config.read(self.pci_cap + PCI_CAP_DATA, &mut value);
-            self.write_registers(&mut state, register, &value[..len]);
+            written = self.write_registers(&mut state, register, &value[..len]);
         }
         // The command register may have switched the interrupt off or on.
         self.update_line(&mut state);
+        drop(state);
+        self.after(written);
         None
     }
 
@@ -327,7 +350,8 @@ impl<M: SharedMemory> Function for VirtioPci<M> {
     }
 
     fn bar_write(&self, _bar: u8, offset: u16, data: &[u8]) -> Option<Event> {
-        self.write_registers(&mut lock(&self.state), offset, data);
+        let written = self.write_registers(&mut lock(&self.state), offset, data);
+        self.after(written);
         None
     }
 }
@@ -371,7 +395,7 @@ impl<M: SharedMemory> Handle<'_, M> {
     /// The state, if `chain` still belongs to the device.
     fn current(&self, chain: &Chain) -> Result<MutexGuard<'_, State>, ChainError> {
         let state = lock(&self.transport.state);
-        let current = chain.generation() == state.generation && state.common.is_live() && !state.stopped;
+        let current = chain.place().generation == state.generation && state.common.is_live() && !state.stopped;
         if current { Ok(state) } else { Err(ChainError::Stale) }
     }
 }
@@ -386,6 +410,21 @@ impl<M: SharedMemory> ChainQueue for Handle<'_, M> {
             state = self.transport.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         None
+    }
+
+    fn is_current(&self, chain: &Chain) -> bool {
+        self.current(chain).is_ok()
+    }
+
+    fn end_of(&self, queue: u16) -> Place {
+        let mut state = lock(&self.transport.state);
+        let ring = state.rings.get(usize::from(queue)).and_then(Option::as_ref);
+        let end = ring.map_or(Ok(0), |ring| ring.end(&self.transport.memory.enter()));
+        let position = end.unwrap_or_else(|error| {
+            self.transport.fail(&mut state, queue, &error);
+            0
+        });
+        Place { generation: state.generation, position }
     }
 
     fn read(&self, chain: &Chain, offset: u64, buffer: &mut [u8]) -> Result<usize, ChainError> {

@@ -68,6 +68,7 @@ pub(crate) fn run(scenario: &Scenario, trouble: Trouble) -> Seen {
         memory: scenario.memory,
         vcpus: scenario.vcpus,
         virtio_console: VirtioConsole::None,
+        relying_party: None,
         snp: SnpConfig::default(),
     };
     let inputs = Inputs::default();
@@ -78,6 +79,7 @@ pub(crate) fn run(scenario: &Scenario, trouble: Trouble) -> Seen {
         console_input: None,
         virtio_output: Box::new(io::sink()),
         virtio_input: None,
+        channels: Vec::new(),
         stop: StopSignal::new().expect("a pipe"),
     };
     let faulty = Faulty::new(kernel.clone(), Arc::clone(&faults));
