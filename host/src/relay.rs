@@ -9,6 +9,8 @@
 
 mod connect;
 
+pub use attest_kbs::client::port::RELYING_PARTY;
+
 use crate::config::address::Address;
 use crate::devices::virtio::channels::Session;
 use crate::events::{Event, EventLog, Side};
@@ -23,8 +25,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The channel to a relying party.
-pub const RELYING_PARTY: &str = "tenure.relying-party";
 /// How long a peer may take to take or send what is left when the guest has closed its side.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How often somebody who waits for the peer looks at the guest.

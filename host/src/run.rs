@@ -21,6 +21,7 @@ mod snp;
 mod snp_exits;
 mod staged;
 mod sw;
+mod test_evidence;
 mod threads;
 mod wiring;
 
@@ -133,6 +134,12 @@ pub enum RunError {
         /// Which.
         tee: Tee,
     },
+    /// A test's root must not sign what hardware could.
+    #[error("test-root needs tee sw, but tee is {tee}")]
+    TestRootNeedsSw {
+        /// Which.
+        tee: Tee,
+    },
     /// The guise needs an AMD-type CPU.
     #[error("guise sev needs an AMD-type CPU, whose guests can execute vmmcall as it is")]
     GuiseNeedsAmd,
@@ -169,6 +176,7 @@ impl RunError {
             | Self::Planning(_)
             | Self::Measure(_)
             | Self::OvmfNeedsSnp { .. }
+            | Self::TestRootNeedsSw { .. }
             | Self::CmdlineTooLong { .. } => ExitCode::Usage,
             Self::Kernel(_) | Self::Launch(_) => ExitCode::LaunchFailed,
         }
@@ -219,6 +227,9 @@ pub fn run_with_firmware<K: Kernel>(
     if let Technology::Snp(guest) = &prepared.technology {
         steps.done("plan", Some(guest.launch.to_string()));
         steps.done(PREDICTED, Some(guest.digest.to_string()));
+    }
+    if let Some(evidence) = prepared.technology.test_evidence() {
+        ends.channels.push(evidence.server());
     }
     let channels: Vec<_> = ends.channels.iter().map(|server| server.channel).collect();
     let mut carriers = Carriers::default();

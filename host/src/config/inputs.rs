@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use test_root::{TestRoot, TestRootError};
 
 /// One opened file.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Inputs {
     pub signed: Option<Box<SignedBlock>>,
     /// Certificates for an SNP guest's reports, if there are any.
     pub certificates: Option<Arc<CertificateFile>>,
+    /// Who signs reports of a guest in test mode, if anybody.
+    pub test_root: Option<Arc<TestRoot>>,
 }
 
 /// Why a file cannot be used.
@@ -87,6 +90,9 @@ pub enum InputError {
     /// An ID block or its authentication.
     #[error("snp-id-{0}")]
     IdBlock(Box<IdBlockError>),
+    /// A test's root.
+    #[error("test-root: {0}")]
+    TestRoot(Box<TestRootError>),
     /// A table of certificates that is none.
     #[error("snp-certificates `{}`: {source}", path.display())]
     Certificates {
@@ -109,6 +115,7 @@ impl Inputs {
             }))
         });
         let certificates = config.snp.certificates.as_deref().map(CertificateFile::open);
+        let test_root = config.test_root.as_deref().map(TestRoot::load);
         let firmware = config.snp.firmware.as_deref().map(measure::ovmf);
         Ok(Self {
             firmware: firmware.transpose().map_err(|error| InputError::Firmware(Box::new(error)))?,
@@ -116,6 +123,7 @@ impl Inputs {
             initrd: open("initrd", &config.initrd)?,
             signed: signed.transpose().map_err(|error| InputError::IdBlock(Box::new(error)))?,
             certificates: certificates.transpose()?.map(Arc::new),
+            test_root: test_root.transpose().map_err(|error| InputError::TestRoot(Box::new(error)))?.map(Arc::new),
         })
     }
 }

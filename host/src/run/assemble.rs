@@ -18,8 +18,9 @@ use super::prepare::{self, Prepared, StagedGuest, Technology};
 use super::snp::SnpGuest;
 use super::snp_exits::SnpService;
 use super::staged::{Facts, PlanningError};
+use super::test_evidence::TestEvidenceError;
 use super::wiring::{DeviceMemory, Gsi};
-use super::{cpuid, sw};
+use super::{PREDICTED, cpuid, sw};
 use crate::config::{Guise, RunConfig};
 use crate::devices::pipe::BytePipe;
 use crate::devices::virtio::channels::Channel;
@@ -45,6 +46,8 @@ enum AssemblyError {
     Launch(#[from] LaunchError),
     #[error("plan the launch: {0}")]
     Planning(#[from] PlanningError),
+    #[error(transparent)]
+    Evidence(#[from] TestEvidenceError),
     #[error("prepare vCPU {id}: {source}")]
     Vcpu { id: u32, source: CallError },
     #[error("build the devices: {0}")]
@@ -132,6 +135,10 @@ fn launch_staged<V: KernelVm>(
     let image = sw::Image::new(guest.firmware, linux, &cmdline)?;
     let launch = sw::launch(&image, &facts, cpuid::address_bits(offered))?;
     steps.done("plan", Some(launch.to_string()));
+    if let Some(evidence) = &guest.evidence {
+        let digest = evidence.launching(config, &launch, tsc_khz)?;
+        steps.done(PREDICTED, Some(digest));
+    }
     let staging = stage(vm, &launch.plan, steps)?;
     let states = *launch.plan.vcpus();
     // The contents are in staging now: a second copy in our memory serves nobody.

@@ -4,6 +4,7 @@
 //! with it is found out here, where nothing has to be torn down.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gmem::PageCount;
 use gmem::layout::RamLayout;
@@ -13,6 +14,7 @@ use guest_fw::abi;
 use super::cmdline::platform_cmdline;
 use super::linux::LinuxImage;
 use super::snp::{Image, SnpGuest};
+use super::test_evidence::TestEvidence;
 use super::{Firmware, RunError, cpuid};
 use crate::check::facts::CpuFacts;
 use crate::config::inputs::Inputs;
@@ -43,6 +45,18 @@ pub(super) struct StagedGuest<'f> {
     pub ram: RamLayout,
     pub firmware: FirmwareImage<'f>,
     pub linux: Option<LinuxImage>,
+    /// Who answers its requests for evidence, if anybody.
+    pub evidence: Option<Arc<TestEvidence>>,
+}
+
+impl Technology<'_> {
+    /// Who answers the guest's requests for evidence, if that is not the hardware.
+    pub(super) fn test_evidence(&self) -> Option<&Arc<TestEvidence>> {
+        match self {
+            Self::Staged(guest) => guest.evidence.as_ref(),
+            Self::Snp(_) => None,
+        }
+    }
 }
 
 pub(super) fn prepare<'f, K: Kernel>(
@@ -59,6 +73,9 @@ pub(super) fn prepare<'f, K: Kernel>(
         Tee::Snp => VmType::Snp,
         Tee::Tdx | Tee::Auto => return Err(RunError::NotBuilt { tee }),
     };
+    if inputs.test_root.is_some() && tee != Tee::Sw {
+        return Err(RunError::TestRootNeedsSw { tee });
+    }
     let offered = cpuid::without_emulated(kernel.supported_cpuid()?, &CpuFacts::gather(Path::new("/")));
     if config.guise == Guise::Sev && !cpuid::is_amd_type(&offered) {
         return Err(RunError::GuiseNeedsAmd);
@@ -74,7 +91,8 @@ pub(super) fn prepare<'f, K: Kernel>(
         }
         (_, Firmware::Ours(firmware)) => {
             let abi_tee = if tee == Tee::Sw { abi::TEE_SW } else { abi::TEE_NONE };
-            (ram, Technology::Staged(Box::new(StagedGuest { tee: abi_tee, ram, firmware, linux })))
+            let evidence = inputs.test_root.clone().map(TestEvidence::below);
+            (ram, Technology::Staged(Box::new(StagedGuest { tee: abi_tee, ram, firmware, linux, evidence })))
         }
         (_, Firmware::Ovmf(_)) => return Err(RunError::OvmfNeedsSnp { tee }),
     };

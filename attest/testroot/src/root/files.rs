@@ -33,6 +33,8 @@ const PRIVATE_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
 /// Rights of everybody but the owner.
 const OTHERS: u32 = 0o077;
+/// Those of them that let others put files there.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// A file.
 type Bytes = Zeroizing<Vec<u8>>;
@@ -59,7 +61,11 @@ pub(super) fn read(dir: &Path) -> Result<Files, TestRootError> {
     if !metadata.is_dir() {
         return Err(TestRootError::Kind { path: dir.to_owned(), wanted: "directory" });
     }
-    expect_private(dir, metadata.permissions().mode())?;
+    // Who may only look into it gets no further than its private files.
+    let mode = metadata.permissions().mode();
+    if mode & OTHERS_WRITE != 0 {
+        return Err(TestRootError::Mode { path: dir.to_owned(), mode: mode & 0o7777 });
+    }
     let [ark, ask, asvk] = KEYS.map(|name| read_file(&dir.join(name), Secrecy::Private));
     let keys = [ark?, ask?, asvk?];
     let path = dir.join(CHIP_KEY);

@@ -10,6 +10,7 @@ use attest_kbs::client::evidence::test_device::TestDevice;
 use attest_kbs::client::evidence::tsm::{self, Tsm};
 use attest_kbs::client::evidence::{self, EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
+use attest_kbs::client::port;
 use attest_kbs::client::tls::{self, ConnectError, Stream, Url};
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::protocol::resource::ResourceName;
@@ -28,6 +29,9 @@ pub enum RequestError {
     /// The connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Neither a network nor a device.
+    #[error("give url or channel: there is no port of a virtio-console named {0}")]
+    NoWay(&'static str),
     /// The device.
     #[error("channel `{}`: {source}", path.display())]
     Channel {
@@ -53,7 +57,7 @@ impl RequestError {
         match self {
             Self::Flow(ClientError::Refused { status: 401 | 403, .. }) => ExitCode::NOT_MET,
             Self::Evidence(_) | Self::Flow(ClientError::Evidence(_)) => ExitCode::NotCapable,
-            Self::Connect(_) | Self::Channel { .. } | Self::Flow(_) | Self::Out(_) => ExitCode::Usage,
+            Self::Connect(_) | Self::NoWay(_) | Self::Channel { .. } | Self::Flow(_) | Self::Out(_) => ExitCode::Usage,
         }
     }
 }
@@ -62,10 +66,11 @@ impl RequestError {
 #[derive(Debug, Args)]
 pub struct RequestArgs {
     /// The relying party: http://HOST:PORT or https://HOST:PORT
-    #[arg(long, value_name = "URL", required_unless_present = "channel")]
+    #[arg(long, value_name = "URL")]
     pub url: Option<Url>,
 
-    /// A device that leads to the relying party, like a virtio-console's: no network is needed
+    /// A device that leads to the relying party, like a virtio-console's: no network is needed [default, without --url: the
+    /// port named tenure.relying-party, which `tenure run --relying-party` gives a guest]
     #[arg(long, value_name = "DEVICE", conflicts_with = "url")]
     pub channel: Option<PathBuf>,
 
@@ -77,8 +82,8 @@ pub struct RequestArgs {
     #[arg(long, value_name = "REPOSITORY/TYPE/TAG")]
     pub resource: ResourceName,
 
-    /// Where evidence comes from: tsm (Linux's configfs), sev-guest (/dev/sev-guest), auto (what there is of these), or
-    /// test:DEVICE, which asks whoever signs for guests in software
+    /// Where evidence comes from: tsm (Linux's configfs), sev-guest (/dev/sev-guest), test:DEVICE, which asks whoever signs
+    /// for guests in software, or auto: what there is of these, the port named tenure.evidence last
     #[arg(long, value_name = "SOURCE", default_value = "auto")]
     pub evidence: EvidenceFrom,
 
@@ -138,7 +143,10 @@ fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
     let http = match (&args.url, &args.channel) {
         (Some(url), _) => Http::new(tls::connect(url, args.tls_ca.as_deref())?, &url.authority()),
         (None, Some(path)) => Http::new(device(path)?, OVER_A_DEVICE),
-        (None, None) => return Err(ConnectError::Url(String::new()).into()),
+        (None, None) => {
+            let path = port::named(port::RELYING_PARTY).ok_or(RequestError::NoWay(port::RELYING_PARTY))?;
+            Http::new(device(&path)?, OVER_A_DEVICE)
+        }
     };
     let mut session = Session::attest(http, source.as_mut())?;
     // What a test's root vouches for is nothing; who gets a secret so should see it.

@@ -1,0 +1,128 @@
+//! Evidence of a guest in test mode, signed by a test's root while it runs.
+//!
+//! Owns what is signed, which is that this launch is carried out ([`super::measured`]) and what the guest wants to have
+//! beside it, and the answers on channel [`TEST_EVIDENCE`]: a program in the guest writes the 64 bytes of REPORT_DATA and reads
+//! a length (32 bits, little-endian) and as many bytes of JSON ([`Answer`]), as often as it likes. Does not own the
+//! signing: that is [`test_root`]'s. Nobody vouches for any of it (law *no-silent-trust*): a relying party has to be told
+//! to accept this root, and says so in all it says.
+
+use std::io::{self, Read as _, Write as _};
+use std::sync::{Arc, OnceLock};
+
+use attest_kbs::client::port::TEST_EVIDENCE;
+use base64ct::{Base64, Encoding as _};
+use gmem::launch::{Launch, Unsigned};
+use serde::Serialize;
+use test_root::report::{USUAL_POLICY, Vmpl};
+use test_root::{Statement, TestRoot};
+
+use super::{ChannelServer, measured};
+use crate::config::RunConfig;
+use crate::devices::virtio::channels::Session;
+use crate::measure::{MeasureError, ours};
+
+/// Bytes of a request.
+const REPORT_DATA_BYTES: usize = 64;
+
+/// What is signed of a guest whenever it asks, once it is launched.
+#[derive(Debug)]
+pub(super) struct TestEvidence {
+    root: Arc<TestRoot>,
+    launched: OnceLock<Launched>,
+}
+
+/// A launch that was planned, and is carried out.
+#[derive(Debug)]
+struct Launched {
+    measurement: [u8; 48],
+    /// Page by page: a relying party that wanted another one finds in it what differs.
+    trace: String,
+}
+
+/// What a guest reads.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// The report, base64.
+    attestation_report: String,
+    /// The table of certificates, base64.
+    certificates: String,
+    /// What `tenure measure sw --trace --json` says of the same launch, base64.
+    launch_log: String,
+}
+
+/// Why there is no such evidence.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TestEvidenceError {
+    #[error("measure the launch: {0}")]
+    Measure(#[from] ::snp::measure::MeasureError),
+    #[error("trace the launch: {0}")]
+    Trace(#[from] Box<MeasureError>),
+    #[error("write the trace: {0}")]
+    Write(#[from] serde_json::Error),
+}
+
+impl TestEvidence {
+    /// Below this root.
+    pub(super) fn below(root: Arc<TestRoot>) -> Arc<Self> {
+        Arc::new(Self { root, launched: OnceLock::new() })
+    }
+
+    /// That this is what is launched. Returns what is signed as its launch digest, in hexadecimal.
+    pub(super) fn launching(
+        &self,
+        config: &RunConfig,
+        launch: &Launch<Unsigned>,
+        tsc_khz: u32,
+    ) -> Result<String, TestEvidenceError> {
+        let measurement = measured::traced(launch, |_| {})?.0;
+        let trace = serde_json::to_string(&ours::of_sw(config, launch, tsc_khz).map_err(Box::new)?)?;
+        // A guest in test mode is launched once.
+        let _ = self.launched.set(Launched { measurement, trace });
+        Ok(::snp::hex::text(&measurement))
+    }
+
+    /// Who answers the guest.
+    pub(super) fn server(self: &Arc<Self>) -> ChannelServer {
+        let evidence = Arc::clone(self);
+        let serve = move |session: &Session| {
+            if let Err(error) = evidence.serve(session) {
+                tracing::debug!(%error, "a guest's request for evidence came to nothing");
+            }
+        };
+        ChannelServer { channel: TEST_EVIDENCE, serve: Box::new(serve) }
+    }
+
+    fn serve(&self, mut session: &Session) -> io::Result<()> {
+        let mut report_data = [0; REPORT_DATA_BYTES];
+        loop {
+            match session.read_exact(&mut report_data) {
+                // It closed the channel; half a request is none.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                read => read?,
+            }
+            // Who can ask was launched.
+            let Some(launched) = self.launched.get() else { return Ok(()) };
+            session.write_all(&self.answer(launched, report_data)?)?;
+        }
+    }
+
+    fn answer(&self, launched: &Launched, report_data: [u8; REPORT_DATA_BYTES]) -> io::Result<Vec<u8>> {
+        let report = self.root.sign(&Statement {
+            measurement: launched.measurement,
+            report_data,
+            host_data: [0; 32],
+            policy: USUAL_POLICY,
+            vmpl: Vmpl::Vmpl0,
+            identity: None,
+            report_id: None,
+        });
+        let answer = Answer {
+            attestation_report: Base64::encode_string(&report),
+            certificates: Base64::encode_string(self.root.certificates()),
+            launch_log: Base64::encode_string(launched.trace.as_bytes()),
+        };
+        let body = serde_json::to_vec(&answer)?;
+        let len = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        Ok([&len.to_le_bytes()[..], &body].concat())
+    }
+}
