@@ -174,7 +174,7 @@ impl Server {
 }
 
 /// What comes of the first of the two, unless the second is ready.
-async fn tokio_select<T>(first: impl Future<Output = T>, second: impl Future) -> Option<T> {
+async fn unless<T>(first: impl Future<Output = T>, second: impl Future) -> Option<T> {
     let (mut first, mut second) = (pin!(first), pin!(second));
     std::future::poll_fn(|context| {
         if second.as_mut().poll(context).is_ready() {
