@@ -52,12 +52,12 @@ fn no_nonce_is_good_twice_and_no_resource_is_lost() {
     let party = Party::new();
     let mut service = party.serve(&party.digest(), &[]);
     let (mut before, mut after) = (0, 0);
-    for round in 0..8_u64 {
+    for round in 0..10_u64 {
         let answer = Answer::new(&party, &service);
         let first = thread::scope(|scope| {
             let first = scope.spawn(|| answer.send(&service));
             // From before anything was read until after all was answered.
-            thread::sleep(Duration::from_millis(round * round));
+            thread::sleep(Duration::from_millis(2 * round * round));
             rustix::process::kill_process(
                 rustix::process::Pid::from_child(&service.child),
                 rustix::process::Signal::KILL,

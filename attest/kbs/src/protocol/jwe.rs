@@ -219,7 +219,7 @@ impl RngCore for Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{any, prop_assert, prop_assume, proptest};
 
     fn key(secret: &GuestSecret) -> GuestKey {
         GuestKey::try_from(&secret.public()).unwrap()

@@ -38,8 +38,7 @@ struct Judge {
 
 impl Judge {
     fn new(guest: &Guest, release: Release) -> Self {
-        let mut policy = Policy::default();
-        policy.products = [(Product::Milan, TcbFloor::default())].into();
+        let policy = Policy { products: [(Product::Milan, TcbFloor::default())].into(), ..Policy::default() };
         Self {
             anchors: Anchors::amd().with_test_root(Product::Milan, &guest.root()).unwrap(),
             policy,
