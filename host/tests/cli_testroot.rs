@@ -139,7 +139,7 @@ fn what_is_signed_is_what_was_asked_for() {
     let more = ["--host-data", &host, "--policy", "abi=1.55", "--vmpl", "2"];
     let (_, signed) = place.sign(&[&more[..], &["--json"]].concat());
     let report = serde_json::from_str::<Value>(&signed).unwrap()["report"].clone();
-    assert_eq!((&report["host_data"], &report["version"]), (&host.into(), &5.into()));
+    assert_eq!((&report["host_data"], &report["version"]), (&host.as_str().into(), &5.into()));
     assert_eq!((&report["launch_digest"], &report["report_data"]), (&"11".repeat(48).into(), &"da".repeat(64).into()));
     assert!(report["policy_names"].as_str().unwrap().starts_with("abi=1.55"), "{report}");
     let bytes = fs::read(place.path("report.bin")).unwrap();

@@ -1,8 +1,8 @@
 //! A root that lives in a directory: made once, then loaded by whatever has something to sign.
 //!
 //! Owns [`TestRoot`], and the checks of what is loaded: that private files are private, that certificates are what these
-//! keys and this description make, byte for byte, and that they hold today. What is in the directory is [`about`]'s and
-//! [`files`]'s; the making is [`create`]'s.
+//! keys and this description make, byte for byte, and that they hold today. What is in the directory is module `files`'
+//! and `about`'s; the making is module `create`'s.
 //!
 //! After loading nothing is read again, and nothing changes: any number of threads may sign.
 

@@ -46,7 +46,7 @@ fn root(model: Model) -> &'static TestRoot {
 }
 
 /// Below this root, if it is allowed for this product.
-fn verified<'a>(report: &'a [u8], table: &[u8], anchors: &Anchors) -> Result<Anchor, Rejected> {
+fn verified(report: &[u8], table: &[u8], anchors: &Anchors) -> Result<Anchor, Rejected> {
     let table = CertificateTable::parse(table).unwrap();
     verify(report, &table.endorsements(), anchors, NOW).map(|verified| verified.anchor())
 }

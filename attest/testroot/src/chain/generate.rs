@@ -33,7 +33,10 @@ impl Authority {
         let keys = thread::scope(|scope| -> Result<_, ChainError> {
             for index in 0..AUTHORITIES.len() {
                 let done = done.clone();
-                let make = move || done.send((index, RsaPrivateKey::new(&mut OsRng, AUTHORITY_BITS)));
+                let make = move || {
+                    // Nobody waits for it any more if another one failed.
+                    let _ = done.send((index, RsaPrivateKey::new(&mut OsRng, AUTHORITY_BITS)));
+                };
                 thread::Builder::new().name("key".into()).spawn_scoped(scope, make).map_err(ChainError::Thread)?;
             }
             drop(done);
