@@ -173,13 +173,13 @@ impl Channels {
         let mut buffer = vec![0; COPY_MAX];
         while let Some(chain) = queue.take() {
             let place = chain.place();
-            let sender = self.shared.change(|state| state.sender(port, place));
+            let sender = lock(&self.shared.state).sender(port, place);
             if let Some(session) = sender {
                 // Whoever hung up does not want the rest.
                 let _ = send_chain(queue, &chain, &mut buffer, &session.from_guest);
             }
             queue.complete(chain, 0);
-            self.shared.change(|state| state.sent(port, place.next()));
+            lock(&self.shared.state).sent(port, place.next());
         }
     }
 
@@ -226,7 +226,7 @@ impl Channels {
                 })
             });
             if let Err(error) = heard {
-                self.shared.change(|state| state.counts.bad_messages += 1);
+                lock(&self.shared.state).counts.bad_messages += 1;
                 tracing::debug!(%error, "message about channels");
             }
             // Only now: the guest goes on when it has the chain back.
