@@ -1,7 +1,8 @@
 //! A static userland for test guests: what both sides of a test need.
 //!
 //! Owns the initial RAM disk ([`initrd`]), what a test may ask of the guest ([`request`]) and the protocol both
-//! speak over virtio-console ([`protocol`]) and over channels ([`channel`]). The program of this package is the guest's `/init`. It is built statically
+//! speak over virtio-console ([`protocol`]) and over channels ([`channel`]).
+//! The program of this package is the guest's `/init`. It is built statically
 //! and needs no other file:
 //!
 //! ```text
