@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_guest::channel::{NAME, SESSIONS, Session, last_words};
@@ -47,10 +49,8 @@ fn find() -> Result<PathBuf> {
     }
 }
 
-fn run(port: &PathBuf, session: Session, len: usize) -> Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(port).with_context(|| format!("opening {port:?}"))?;
-    let mut channel = Channel { file };
-    // Writing waits until the host is connected again; reading would find the end at once.
+fn run(port: &Path, session: Session, len: usize) -> Result<()> {
+    let mut channel = Channel::open(port)?;
     channel.write_all(&[session.byte()]).context("the first byte")?;
     match session {
         Session::LastWords => channel.write_all(&last_words()).context("last words")?,
@@ -65,29 +65,63 @@ fn run(port: &PathBuf, session: Session, len: usize) -> Result<()> {
             _ => bail!("{rest:?} came instead of the end"),
         }
         ensure!(channel.read(&mut rest).context("the end again")? == 0, "something came after the end");
+        let written = channel.write(&rest).map_err(|error| error.kind());
+        ensure!(written == Err(io::ErrorKind::BrokenPipe), "{written:?} after the end");
     }
     Ok(())
 }
 
-/// The port with an end to waiting.
+/// The port, with an end to waiting. It never blocks: Linux lets who writes to a port wait for ever once the host has
+/// hung up, and who reads find the end before the host is connected again. What tells is POLLHUP: until it is gone the
+/// session has not begun, and when it comes it is over.
 struct Channel {
     file: File,
 }
 
+impl Channel {
+    fn open(port: &Path) -> Result<Self> {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(port);
+        let channel = Self { file: file.with_context(|| format!("opening {}", port.display()))? };
+        let begun = Instant::now();
+        while channel.wait(PollFlags::OUT)?.contains(PollFlags::HUP) {
+            ensure!(begun.elapsed() < APPEARS_WITHIN, "the host is not connected");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(channel)
+    }
+
+    fn wait(&self, events: PollFlags) -> io::Result<PollFlags> {
+        let mut waiting = [PollFd::new(&self.file, events)];
+        match poll(&mut waiting, Some(&SILENCE_MAX))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(waiting[0].revents()),
+        }
+    }
+}
+
 impl Read for Channel {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&SILENCE_MAX))? {
-            0 => Err(io::ErrorKind::TimedOut.into()),
-            _ => self.file.read(buffer),
+        loop {
+            self.wait(PollFlags::IN)?;
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
     }
 }
 
 impl Write for Channel {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&SILENCE_MAX))? {
-            0 => Err(io::ErrorKind::TimedOut.into()),
-            _ => self.file.write(data),
+        loop {
+            if self.wait(PollFlags::OUT)?.contains(PollFlags::HUP) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            match self.file.write(data) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
     }
 
