@@ -399,6 +399,7 @@ mod tests {
         assert_eq!(config.run.vcpus, 1);
         assert_eq!(config.run.cmdline, "");
         assert_eq!(config.run.virtio_console, VirtioConsole::None);
+        assert_eq!(config.run.relying_party, None);
         assert_eq!(config.output, OutputConfig { events: None, summary: Summary::Hidden, log: LogLevel::Warn });
     }
 

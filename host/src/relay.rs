@@ -144,8 +144,9 @@ fn from_guest_to(session: &Session, socket: &OwnedFd, first: &[u8], carried: &mu
             return Ok(());
         }
         if let Err(error) = send_all(session, socket, &buffer[..len]) {
-            // A peer that hung up has closed both directions; who says something to it then has not failed.
-            return if session.has_ended() { Ok(()) } else { Err(error) };
+            // A peer that has hung up does not want the rest, and nothing failed; one that was given up has lost it.
+            let hung_up = session.has_ended() && error.kind() != io::ErrorKind::TimedOut;
+            return if hung_up { Ok(()) } else { Err(error) };
         }
         *carried += len as u64;
     }

@@ -1,7 +1,7 @@
 //! The seam between devices and interrupt controllers.
 //!
-//! Owns the trait a device pulls its line through, and a line that several devices share. The implementation belongs to whoever owns the VM, because the
-//! controllers are in the kernel (or, under TDX, split between kernel and VMM).
+//! Owns the trait a device pulls its line through, and a line that several devices share. The implementation belongs to
+//! whoever owns the VM, because the controllers are in the kernel (or, under TDX, split between kernel and VMM).
 
 use super::lock;
 use std::fmt::Debug;
@@ -84,7 +84,9 @@ mod tests {
     proptest! {
         /// The line is high exactly while a device pulls it, and is not driven when nothing changes.
         #[test]
-        fn a_shared_line_is_high_while_anybody_pulls(steps in proptest::collection::vec((0usize..3, any::<bool>()), 0..40)) {
+        fn a_shared_line_is_high_while_anybody_pulls(
+            steps in proptest::collection::vec((0usize..3, any::<bool>()), 0..40)
+        ) {
             let line = Arc::new(TestLine::default());
             let shared = SharedLine::new(line.clone());
             let pins = [shared.pin(), shared.pin(), shared.pin()];

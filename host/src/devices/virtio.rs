@@ -1,8 +1,8 @@
 //! Virtio devices over PCI.
 //!
 //! Owns the modern virtio-pci transport (virtio 1.2 §4.1), split virtqueues (§2.7, through `virtio-queue`) and the
-//! devices on top ([`console`], [`channels`]). Everything of the transport, configuration access included, is reached through one
-//! I/O BAR, so that a guest whose private memory rules out MMIO emulation can use it.
+//! devices on top ([`console`], [`channels`]). Everything of the transport, configuration access included, is reached
+//! through one I/O BAR, so that a guest whose private memory rules out MMIO emulation can use it.
 //!
 //! Guests reach a device only through memory they shared: `VIRTIO_F_ACCESS_PLATFORM` must be negotiated, and all
 //! memory is reached through [`SharedMemory`](crate::devices::memory::SharedMemory).

@@ -76,8 +76,9 @@ struct InputTarget {
 }
 
 impl Carriers {
-    /// Carries to and from these consoles from now on, and serves these channels: one for each server, in their order. The first time this starts the threads, with the outer ends; if one
-    /// cannot be had, those that run still can be [joined](Self::join).
+    /// Carries to and from these consoles from now on, and serves these channels: one for each server, in their order.
+    /// The first time this starts the threads, with the outer ends; if one cannot be had, those that run still can be
+    /// [joined](Self::join).
     pub(super) fn connect(&mut self, ends: &mut Ends, to: &Consoles, channels: Vec<Channel>) -> std::io::Result<()> {
         let target = InputTarget { serial: Arc::clone(&to.serial), virtio: to.virtio_to_guest.clone() };
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
@@ -130,7 +131,7 @@ impl Carriers {
         Ok(())
     }
 
-    /// Lets go of a VM's devices, whose memory they hold. Of channels there is nothing to let go: a server holds none of it.
+    /// Lets go of a VM's devices, whose memory they hold. Of channels there is nothing to let go: servers hold none of it.
     pub(super) fn disconnect(&self) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -17,7 +17,7 @@ use tenure::config::inputs::Inputs;
 use tenure::config::{RunConfig, Settings, Tee};
 use tenure::events::{Event, EventLog};
 use tenure::report::RunReport;
-use tenure::run::{self, Ends, RunError};
+use tenure::run::{self, ChannelServer, Ends, RunError};
 use tenure::stop::StopSignal;
 use tenure_silicon::config::Config;
 use tenure_silicon::model::Model;
@@ -35,6 +35,8 @@ pub(crate) struct Bed {
     pub(crate) config: RunConfig,
     pub(crate) inputs: Inputs,
     pub(crate) console: Console,
+    /// Who serves channels in the next run.
+    pub(crate) servers: Mutex<Vec<ChannelServer>>,
 }
 
 /// What guests write to their serial consoles.
@@ -75,7 +77,7 @@ impl Bed {
         let kernel = SiliconKernel::new(platform).unwrap();
         let config = settings.resolve().unwrap().run;
         let inputs = Inputs::open(&config).unwrap();
-        Self { kernel, config, inputs, console: Console::default() }
+        Self { kernel, config, inputs, console: Console::default(), servers: Mutex::default() }
     }
 
     pub(crate) fn script(&self, vcpu: u32, steps: impl IntoIterator<Item = Step>) {
@@ -95,7 +97,7 @@ impl Bed {
             console_input: None,
             virtio_output: Box::new(io::sink()),
             virtio_input: None,
-            channels: Vec::new(),
+            channels: std::mem::take(&mut *self.servers.lock().unwrap()),
             stop: StopSignal::new().unwrap(),
         };
         let report = run::run(kernel, Tee::Snp, &self.config, &self.inputs, ends);

@@ -11,6 +11,7 @@ mod predicted;
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
 use gmem::layout;
 use gmem::ledger::Owner;
@@ -20,9 +21,11 @@ use snp::digest::Digest;
 use snp::ovmf::{Ovmf, SectionKind};
 use snp::policy::GuestPolicy;
 use tenure::config::snp::{DEFAULT_VCPU_TYPE, IdBlockCheck};
+use tenure::devices::virtio::channels::Session;
 use tenure::events::Event;
 use tenure::exit::ExitCode;
 use tenure::report::GuestOutcome;
+use tenure::run::ChannelServer;
 
 use bed::{Bed, FREE, NOT_BUILT, Ran, change, counter, field, pages, predicted, report, reset, steps};
 
@@ -233,6 +236,31 @@ fn one_launch_a_reset_launches_the_same_again() {
         .collect();
     let round = ["begin", "teardown true"];
     assert_eq!(story, [&round[..], &["relaunch 1"], &round, &["relaunch 2"], &round].concat());
+}
+
+#[test]
+fn pages_before_key_channels_end_with_the_run() {
+    let mut bed = Bed::new(1);
+    bed.config.snp.resets = Some(1);
+    let without = {
+        bed.script(0, [reset()]);
+        bed.run().report
+    };
+    assert!(without.devices.iter().all(|device| device.name != "channels"));
+    let held = Arc::new(());
+    let servers = ["tenure.one", "tenure.two"].map(|channel| {
+        let held = Arc::clone(&held);
+        let serve = Box::new(move |_: &Session| drop(Arc::clone(&held)));
+        ChannelServer { channel, serve }
+    });
+    bed.servers.lock().unwrap().extend(servers);
+    // The same servers serve both VMs; nothing of them is left after the second.
+    let with = bed.run().report;
+    assert_eq!(with.outcome, GuestOutcome::Reset);
+    assert_eq!(with.warnings, [] as [String; 0]);
+    assert_eq!(Arc::strong_count(&held), 1);
+    let channels = with.devices.iter().find(|device| device.name == "channels").unwrap();
+    assert!(channels.counters.iter().all(|(_, count)| *count == 0), "{:?}", channels.counters);
 }
 
 #[test]

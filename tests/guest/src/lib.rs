@@ -1,14 +1,16 @@
 //! A static userland for test guests: what both sides of a test need.
 //!
 //! Owns the initial RAM disk ([`initrd`]), what a test may ask of the guest ([`request`]), the protocol both speak over
-//! virtio-console ([`protocol`]), what a guest opens with a key it has to ask for ([`payload`]), and guests that ask
-//! ([`flow`]). The program of this package is the guest's `/init`. It is built statically and needs no other file:
+//! virtio-console ([`protocol`]) and over channels ([`channel`]), what a guest opens with a key it has to ask for
+//! ([`payload`]), and guests that ask ([`flow`]). The program of this package is the guest's `/init`. It is built
+//! statically and needs no other file:
 //!
 //! ```text
 //! CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
 //!     cargo build --locked --release --target x86_64-unknown-linux-gnu -p test-guest --bin test-guest
 //! ```
 
+pub mod channel;
 pub mod flow;
 pub mod payload;
 pub mod protocol;

@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | `memory` | MiB | fills memory with a pattern unique to each page, from all CPUs, and verifies it twice, each time from another CPU. Default: half of what is available, at most 64 MiB |
 //! | `virtio` | KiB | exchanges that much each way over `/dev/hvc0` with SHA-256 ([`crate::protocol`]); default 1024 |
+//! | `channel` | KiB | has sessions on the channel to a relying party, some of which exchange that much each way ([`crate::channel`]); default 1024 |
 //! | `sleep` | – | sleeps one second twice and compares the monotonic clock with the boot-time clock and the TSC |
 //! | `fork` | processes | starts that many copies of itself, which hash, and compares their results; default 8 |
 //! | `dmesg` | – | counts lines of the kernel's log that tell of trouble, and shows them |
@@ -41,6 +42,8 @@ pub enum TestKind {
     Memory,
     /// Data over virtio-console.
     Virtio,
+    /// Sessions on a channel.
+    Channel,
     /// Clocks.
     Sleep,
     /// Processes.
@@ -58,9 +61,10 @@ pub enum TestKind {
 }
 
 impl TestKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Memory,
         Self::Virtio,
+        Self::Channel,
         Self::Sleep,
         Self::Fork,
         Self::Dmesg,
@@ -75,6 +79,7 @@ impl TestKind {
         match self {
             Self::Memory => "memory",
             Self::Virtio => "virtio",
+            Self::Channel => "channel",
             Self::Sleep => "sleep",
             Self::Fork => "fork",
             Self::Dmesg => "dmesg",

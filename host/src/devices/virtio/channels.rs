@@ -9,9 +9,10 @@
 //!
 //! - it tells the host of a program that opens or closes a port with its processor spinning until the host took the
 //!   message: the queue for them is worked off without waiting for anything;
-//! - `write()` blocks until the host says that it is connected, and `read()` returns 0 at once while it is not: so every
-//!   port is connected before anybody opens it, and a program that opens one after the host hung up does well to write
-//!   before it reads;
+//! - `write()` blocks until the host says that it is connected, also if it has just hung up, and `read()` returns 0 at once
+//!   while it is not: so every port is connected before anybody opens it, and connected again as soon as a program that
+//!   was hung up on closes it. A program does best to open a port without blocking and to watch `POLLHUP`: until it is
+//!   gone the session has not begun, and when it comes it is over;
 //! - `write()` returns before the host has seen the bytes, and so may `close()`: what lies in the port's queue when the
 //!   guest closes it still belongs to the session that ends with it;
 //! - bytes that come while no program has the port open are discarded by the driver, and bytes that nobody read when it
@@ -173,13 +174,13 @@ impl Channels {
         let mut buffer = vec![0; COPY_MAX];
         while let Some(chain) = queue.take() {
             let place = chain.place();
-            let sender = self.shared.change(|state| state.sender(port, place));
+            let sender = lock(&self.shared.state).sender(port, place);
             if let Some(session) = sender {
                 // Whoever hung up does not want the rest.
                 let _ = send_chain(queue, &chain, &mut buffer, &session.from_guest);
             }
             queue.complete(chain, 0);
-            self.shared.change(|state| state.sent(port, place.next()));
+            lock(&self.shared.state).sent(port, place.next());
         }
     }
 
@@ -226,7 +227,7 @@ impl Channels {
                 })
             });
             if let Err(error) = heard {
-                self.shared.change(|state| state.counts.bad_messages += 1);
+                lock(&self.shared.state).counts.bad_messages += 1;
                 tracing::debug!(%error, "message about channels");
             }
             // Only now: the guest goes on when it has the chain back.

@@ -1,6 +1,7 @@
 //! The tests a command line can ask for.
 
 mod attest;
+mod channel;
 mod memory;
 mod sleep;
 mod virtio;
@@ -32,6 +33,7 @@ pub(super) fn run(test: &Test) -> bool {
     let result = match test.kind {
         TestKind::Memory => memory::test(test.argument),
         TestKind::Virtio => virtio::test(test.argument),
+        TestKind::Channel => channel::test(test.argument),
         TestKind::Sleep => sleep::test(),
         TestKind::Fork => fork::test(test.argument),
         TestKind::Dmesg => dmesg(),

@@ -12,6 +12,8 @@ use tenure_lab::{Bed as LabBed, BootOptions, Command, DebianKernel, Host, Kernel
 pub(crate) const TENURE: &str = "/bin/tenure";
 /// The host's side of the protocol of virtio-console.
 pub(crate) const PEER: &str = "/bin/virtio-peer";
+/// The host's side of tests over a channel.
+pub(crate) const CHANNEL_PEER: &str = "/bin/channel-peer";
 /// Runs a program on processor 0 while processor 1 restores FPU state all the time.
 pub(crate) const FPU_RESTORES: &str = "/bin/fpu-restores";
 /// Debian's own cloud kernel, unmodified.
@@ -49,6 +51,7 @@ impl Bed {
         let mut options = BootOptions::for_bed(bed);
         if bed == LabBed::Amd {
             files.push((build("test-guest", Target::Example("virtio-peer".to_owned()))?, PEER));
+            files.push((build("test-guest", Target::Example("channel-peer".to_owned()))?, CHANNEL_PEER));
             files.push((build("lab-agent", Target::Example("fpu_restores".to_owned()))?, FPU_RESTORES));
             options.memory_mib = HOST_MEMORY_MIB;
         }

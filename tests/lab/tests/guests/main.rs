@@ -5,6 +5,7 @@
 //! attempt is told with its times, and none is repeated.
 
 mod attest;
+mod channel;
 #[path = "../common/mod.rs"]
 mod common;
 mod intel;
@@ -20,11 +21,13 @@ use common::bed::Bed;
 use tenure_lab::Bed as LabBed;
 use test_harness::Case;
 
-const CASES: [Case<Bed>; 14] = [
+const CASES: [Case<Bed>; 16] = [
     Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
     Case { name: "debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
     Case { name: "debian_kernel_converts_by_itself_1_vcpu", run: |bed| linux::converts_by_itself(bed, 1) },
     Case { name: "debian_kernel_converts_by_itself_2_vcpus", run: |bed| linux::converts_by_itself(bed, 2) },
+    Case { name: "channel_to_a_relying_party", run: channel::to_a_relying_party },
+    Case { name: "channel_to_nobody", run: channel::to_nobody },
     Case { name: "self_test_default", run: |bed| selftest::passes(bed, 1, &[]) },
     Case { name: "self_test_8_vcpus", run: |bed| selftest::passes(bed, 8, &[]) },
     Case { name: "self_test_6_gib", run: |bed| selftest::passes(bed, 2, &["--memory=6G"]) },
