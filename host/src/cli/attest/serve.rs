@@ -106,8 +106,9 @@ pub struct ServeArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
     pub preset: PresetName,
 
-    /// A launch digest that guests may have, several if given several times: 96 hexadecimal digits, or a file or standard
-    /// input (-) with what tenure measure snp printed, with --json or without; a file's name has a . or / in it
+    /// A launch digest that guests may have, several if given several times: 96 hexadecimal digits, or a file or
+    /// standard input (-) with what tenure measure snp printed, with --json or without; a file's name has a . or / in
+    /// it
     #[arg(long = "launch-digest", value_name = "HEX|FILE|-")]
     pub launch_digests: Vec<DigestSource>,
 
@@ -153,7 +154,8 @@ pub struct ServeArgs {
     pub challenge_time: u64,
 
     /// How long a token holds, and the session in which it was given
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub token_time: u64,
 
     /// How long headers may take, and a body
@@ -169,11 +171,13 @@ pub struct ServeArgs {
     pub max_sessions: u64,
 
     /// How many connections there may be at once; one address has at most a quarter of them
-    #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(4..=65_536))]
     pub max_connections: u32,
 
     /// How many requests one address may make in a second, on average; ten times as many at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: u32,
 
     /// How much is logged on standard error
