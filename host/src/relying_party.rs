@@ -1,7 +1,7 @@
 //! `tenure attest serve`: what evidence is worth to a relying party, for the service that asks.
 //!
-//! Owns the policy, reference values and roots of one service, and what its tokens claim of a report that meets them. Does
-//! not own any check ([`attest`]), nor who may ask for what when ([`attest_kbs::server`]).
+//! Owns the policy, reference values and roots of one service, and what its tokens claim of a report that meets them.
+//! Does not own any check ([`attest`]), nor who may ask for what when ([`attest_kbs::server`]).
 //!
 //! Law no-silent-trust: with a test's root allowed every refusal is labelled, and what rests on it affirms no hardware.
 

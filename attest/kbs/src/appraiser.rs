@@ -1,7 +1,7 @@
 //! What the service asks about evidence, and what it is told.
 //!
-//! Owns the question and the forms of the answer. Whoever brings the answer (`tenure attest serve`) has policy, reference
-//! values and roots of trust; the service has none of these.
+//! Owns the question and the forms of the answer. Whoever brings the answer (`tenure attest serve`) has policy,
+//! reference values and roots of trust; the service has none of these.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,8 @@ pub trait Appraiser: Send + Sync + 'static {
     /// Which technologies' evidence it can judge.
     fn judges(&self, tee: Tee) -> bool;
 
-    /// What names everything that its verdicts depend on: policy, reference values, roots. A token says under which it was
-    /// given, and is worth nothing under another.
+    /// What names everything that its verdicts depend on: policy, reference values, roots. A token says under which it
+    /// was given, and is worth nothing under another.
     fn policy_id(&self) -> &str;
 
     /// What evidence is worth at this moment, if it must have these bytes in it.

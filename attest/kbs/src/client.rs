@@ -1,8 +1,8 @@
 //! The guest's side: evidence for a challenge, and the secret that it opens.
 //!
 //! Owns the flow over any stream of bytes, be it a connection or a character device, without an asynchronous runtime:
-//! guests are small. The key is made for one session and never leaves it. What HTTP is needed is [`http`]'s, where evidence
-//! comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s.
+//! guests are small. The key is made for one session and never leaves it. What HTTP is needed is [`http`]'s, where
+//! evidence comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s.
 //!
 //! Specification: the KBS attestation protocol of confidential-containers/trustee, version 0.4.0.
 

@@ -1,8 +1,8 @@
 //! Sessions, on disk: what was asked of whom, and whether it was answered.
 //!
-//! Owns that a challenge is answered once: taking it is on disk before whoever took it hears of it, so that neither a crash
-//! nor anything else lets it be taken again. One thread writes; what waits at the same time is written together. Cookies
-//! themselves are not stored, only their hashes.
+//! Owns that a challenge is answered once: taking it is on disk before whoever took it hears of it, so that neither a
+//! crash nor anything else lets it be taken again. One thread writes; what waits at the same time is written together.
+//! Cookies themselves are not stored, only their hashes.
 //!
 //! What a process that is killed had not written is gone: such a session does not exist, and its guest begins anew.
 
@@ -166,7 +166,8 @@ impl Store {
         self.act(cookie, now, Act::Begin(asked, expires)).await.map(|_| ())
     }
 
-    /// What the guest was asked that answers with this number. Nobody can ask for it again, whatever comes of the answer.
+    /// What the guest was asked that answers with this number. Nobody can ask for it again, whatever comes of the
+    /// answer.
     pub async fn take(&self, cookie: &str, nonce: &str, now: UnixTime) -> Result<Asked, SessionError> {
         let taken = self.act(cookie, now, Act::Take { nonce: nonce.into() }).await?;
         taken.ok_or(SessionError::Storage)

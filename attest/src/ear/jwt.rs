@@ -109,7 +109,8 @@ impl TokenKey {
     pub fn jwk(&self) -> Value {
         let point = self.0.to_sec1_point(false);
         let part = |part: Option<&p384::FieldBytes>| part.map(|it| Base64UrlUnpadded::encode_string(it));
-        json!({ "kty": "EC", "crv": "P-384", "alg": ALGORITHM, "use": "sig", "x": part(point.x()), "y": part(point.y()) })
+        let (x, y) = (part(point.x()), part(point.y()));
+        json!({ "kty": "EC", "crv": "P-384", "alg": ALGORITHM, "use": "sig", "x": x, "y": y })
     }
 
     /// The result in a token, if this key's owner signed it and it holds at this moment.

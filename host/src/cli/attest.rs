@@ -89,11 +89,11 @@ pub enum AttestCommand {
     #[command(subcommand)]
     Testroot(TestRootCommand),
 
-    /// Serves secrets to guests that show good evidence: the KBS protocol over HTTP, as confidential-containers speak it
+    /// Serves secrets to guests that show good evidence, over the KBS protocol of confidential-containers
     ///
-    /// A guest gets a challenge, has a report signed with it and its key in it, and gets a token if the report is what the
-    /// policy and the reference values want; with it, resources, encrypted to that key. A challenge is good once. /healthz
-    /// and /metrics say how the service is. Where it listens is said on standard output; SIGTERM ends it.
+    /// A guest gets a challenge, has a report signed with it and its key in it, and gets a token if the report is what
+    /// the policy and the reference values want; with it, resources, encrypted to that key. A challenge is good once.
+    /// /healthz and /metrics say how the service is. Where it listens is said on standard output; SIGTERM ends it.
     #[command(after_long_help = super::help(
         "tenure attest serve --resources secrets --state /var/lib/tenure --policy policy.toml --launch-digest digests.json\n\
          tenure attest serve --resources secrets --state state --id-key $KEY --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n\
@@ -103,8 +103,8 @@ pub enum AttestCommand {
 
     /// Gets a secret for this guest: shows its evidence to a relying party that speaks the KBS protocol
     ///
-    /// The evidence is bound to a key that is made for this request and never leaves it. Exit code 5 says that the relying
-    /// party refuses, and why.
+    /// The evidence is bound to a key that is made for this request and never leaves it. Exit code 5 says that the
+    /// relying party refuses.
     #[command(after_long_help = super::help(
         "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
          tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"

@@ -1,7 +1,8 @@
 //! As much HTTP/1.1 as the protocol needs, over one stream.
 //!
-//! Owns requests with a body of known length, and answers likewise: nothing is chunked, redirected or compressed. All that
-//! comes has a limit, because the other end may be anybody. What is left over of an answer is the next one's beginning.
+//! Owns requests with a body of known length, and answers likewise: nothing is chunked, redirected or compressed. All
+//! that comes has a limit, because the other end may be anybody. What is left over of an answer is the next one's
+//! beginning.
 //!
 //! Specification: RFC 9112; `httparse` reads the heads.
 

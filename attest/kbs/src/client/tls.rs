@@ -1,8 +1,8 @@
 //! Connections to a relying party: with TLS below a named authority, or plain.
 //!
-//! Owns URLs and what a connection is checked against. Only the authority that the user names is trusted: a guest has no
-//! list of others that would be worth anything. A secret is encrypted to the guest's key either way; without TLS others see
-//! which one is asked for, and a guest does not know who answers.
+//! Owns URLs and what a connection is checked against. Only the authority that the user names is trusted: a guest has
+//! no list of others that would be worth anything. A secret is encrypted to the guest's key either way; without TLS
+//! others see which one is asked for, and a guest does not know who answers.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

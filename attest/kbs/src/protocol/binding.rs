@@ -1,7 +1,7 @@
 //! What ties evidence to a challenge and to a key: the 64 bytes that hardware signs for the guest.
 //!
-//! Owns how they are computed: the hash of what the guest says of itself, as canonical JSON (RFC 8785), followed by zeros.
-//! SNP and TDX are alike in that. Both sides compute it; the service never takes it from a guest.
+//! Owns how they are computed: the hash of what the guest says of itself, as canonical JSON (RFC 8785), followed by
+//! zeros. SNP and TDX are alike in that. Both sides compute it; the service never takes it from a guest.
 
 use kbs_types::{HashAlgorithm, TeePubKey};
 use serde::Serialize;

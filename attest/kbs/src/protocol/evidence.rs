@@ -1,9 +1,9 @@
 //! Evidence, as guests send it.
 //!
-//! Owns two forms of SNP evidence: what confidential-containers' guests send (the report as the structure that the crate
-//! `sev` has, certificates in a list), put back together as the bytes that were signed, and bytes in base64, which is what
-//! our own guests send. A TDX quote comes in base64. Does not own what any of it is worth, and believes nothing: if a
-//! report was not put together as it was, its signature will not hold.
+//! Owns two forms of SNP evidence: what confidential-containers' guests send (the report as the structure that the
+//! crate `sev` has, certificates in a list), put back together as the bytes that were signed, and bytes in base64,
+//! which is what our own guests send. A TDX quote comes in base64. Does not own what any of it is worth, and believes
+//! nothing: if a report was not put together as it was, its signature will not hold.
 //!
 //! Specifications: 56860, ATTESTATION_REPORT; GHCB (56421), tables of certificates.
 

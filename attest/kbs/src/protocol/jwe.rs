@@ -1,10 +1,10 @@
 //! A secret that only one guest can read.
 //!
-//! Owns both sides: what the service seals and what a guest opens. The header is authenticated as it was received, not as
-//! somebody would write it again.
+//! Owns both sides: what the service seals and what a guest opens. The header is authenticated as it was received, not
+//! as somebody would write it again.
 //!
-//! Specifications: RFC 7516 (flattened JSON serialization), RFC 7518 4.3 (RSA-OAEP-256), 4.4 (A256KW), 4.6 (ECDH-ES) and
-//! 5.3 (A256GCM).
+//! Specifications: RFC 7516 (flattened JSON serialization), RFC 7518 4.3 (RSA-OAEP-256), 4.4 (A256KW), 4.6 (ECDH-ES)
+//! and 5.3 (A256GCM).
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};

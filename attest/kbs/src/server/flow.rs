@@ -1,8 +1,8 @@
 //! Challenge, evidence, token, secret: who gets what.
 //!
-//! Owns the order of things. A challenge is taken, on disk, before its evidence is looked at. What evidence must have in it
-//! is computed here from what was asked and from the guest's key. A secret is read and encrypted only after the service
-//! has read back a token that it signed, and to the key that this token has in it.
+//! Owns the order of things. A challenge is taken, on disk, before its evidence is looked at. What evidence must have
+//! in it is computed here from what was asked and from the guest's key. A secret is read and encrypted only after the
+//! service has read back a token that it signed, and to the key that this token has in it.
 
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};

@@ -128,7 +128,8 @@ pub struct ServeArgs {
     pub challenge_time: u64,
 
     /// How long a token holds, and the session in which it was given
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub token_time: u64,
 
     /// How long headers may take, and a body
@@ -144,11 +145,13 @@ pub struct ServeArgs {
     pub max_sessions: u64,
 
     /// How many connections there may be at once; one address has at most a quarter of them
-    #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(4..=65_536))]
     pub max_connections: u32,
 
     /// How many requests one address may make in a second, on average; ten times as many at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: u32,
 
     /// How much is logged on standard error

@@ -1,8 +1,8 @@
 //! Evidence of a guest in software: a device asks whoever signs for it.
 //!
-//! Owns what is said over it. The guest writes the 64 bytes; the answer is its length (u32, little-endian) and then JSON:
-//! the report in base64, the table of certificates, and what was launched if that is known. What comes of it rests on a
-//! test's root, and is labelled so by everybody.
+//! Owns what is said over it. The guest writes the 64 bytes; the answer is its length (u32, little-endian) and then
+//! JSON: the report in base64, the table of certificates, and what was launched if that is known. What comes of it
+//! rests on a test's root, and is labelled so by everybody.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};

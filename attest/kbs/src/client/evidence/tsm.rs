@@ -1,7 +1,7 @@
 //! Reports from Linux's configfs-tsm, the same for every technology.
 //!
-//! Owns an entry below the directory for as long as reports are made. Two programs cannot share one: the number of writes
-//! (`generation`) shows that nobody else wrote in between.
+//! Owns an entry below the directory for as long as reports are made. Two programs cannot share one: the number of
+//! writes (`generation`) shows that nobody else wrote in between.
 //!
 //! Specification: Linux, Documentation/ABI/testing/configfs-tsm-report.
 
