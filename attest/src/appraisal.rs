@@ -115,6 +115,15 @@ impl Checks {
         }
     }
 
+    /// The number of a list of revoked certificates, of which an older one would be as good until it ends.
+    pub(crate) fn list_floor(&mut self, id: CheckId, floor: u32, found: Option<u64>) {
+        match found {
+            _ if floor == 0 => self.skip(id, "the policy has no floor for it"),
+            Some(found) => self.at_least(id, u64::from(floor), found),
+            None => self.missing(id, format!("at least {floor}")),
+        }
+    }
+
     /// Something that may be only if it is allowed. What is said with it is said if it is there.
     pub(crate) fn permit(&mut self, id: CheckId, allowed: bool, there: bool, advisory: Option<&'static str>) {
         let wanted = if allowed { "possible or not, as the policy allows it" } else { "impossible" };

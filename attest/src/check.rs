@@ -200,21 +200,32 @@ impl Checks {
     }
 }
 
-/// The moment of a verdict, and how far beyond it the verdict holds.
-#[derive(Clone, Copy, Debug)]
+/// The moment of a verdict, how far beyond it the verdict holds, and which lists of revoked certificates it rests on.
+#[derive(Clone, Debug)]
 pub(crate) struct Horizon {
     pub(crate) now: UnixTime,
     pub(crate) until: UnixTime,
+    lists: Vec<(&'static str, Option<u64>)>,
 }
 
 impl Horizon {
     pub(crate) const fn at(now: UnixTime) -> Self {
-        Self { now, until: UnixTime::from_secs(u64::MAX) }
+        Self { now, until: UnixTime::from_secs(u64::MAX), lists: Vec::new() }
+    }
+
+    /// A list that was read under this check, with its number.
+    pub(crate) fn list(&mut self, id: CheckId, number: Option<u64>) {
+        self.lists.push((id.name, number));
+    }
+
+    /// The number of the list that was read under the check with this name, if there was one and it has a number.
+    pub(crate) fn list_number(&self, check: &str) -> Option<u64> {
+        self.lists.iter().find(|(name, _)| *name == check).and_then(|(_, number)| *number)
     }
 
     /// That a span of time includes this moment; the verdict ends with it.
     pub(crate) fn span(&mut self, checks: &mut Checks, id: CheckId, (from, to): (UnixTime, UnixTime)) {
-        let Self { now, until } = self;
+        let Self { now, until, .. } = self;
         let span = format!("{from} to {to}");
         let found = if from <= *now && *now <= to { Ok(span) } else { Err(span) };
         checks.add(id, format!("one that includes {now}"), found);

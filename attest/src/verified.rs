@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::UnixTime;
 use crate::anchors::Root;
-use crate::check::{Checks, Fault};
+use crate::check::{Checks, Fault, Horizon};
 
 /// Something that can be verified.
 pub trait Evidence {
@@ -20,7 +20,7 @@ pub trait Evidence {
 pub struct Verified<T: Evidence> {
     evidence: T,
     anchor: T::Anchor,
-    valid_until: UnixTime,
+    horizon: Horizon,
     checks: Checks,
 }
 
@@ -29,12 +29,12 @@ impl<T: Evidence> Verified<T> {
     pub(crate) fn judge(
         evidence: T,
         anchor: Option<T::Anchor>,
-        valid_until: UnixTime,
+        horizon: Horizon,
         checks: Checks,
     ) -> Result<Self, Rejected> {
         match anchor {
             Some(anchor) if !checks.iter().any(crate::check::Check::is_fatal) => {
-                Ok(Self { evidence, anchor, valid_until, checks })
+                Ok(Self { evidence, anchor, horizon, checks })
             }
             _ => Err(Rejected { checks }),
         }
@@ -54,7 +54,12 @@ impl<T: Evidence> Verified<T> {
     /// The last moment at which everything that it rests on is good: certificates, lists of revoked ones, and what else
     /// was published with an end.
     pub const fn valid_until(&self) -> UnixTime {
-        self.valid_until
+        self.horizon.until
+    }
+
+    /// The number of the list of revoked certificates that was read under this check, if it has one.
+    pub(crate) fn list_number(&self, check: &str) -> Option<u64> {
+        self.horizon.list_number(check)
     }
 
     /// What was checked, and what could not be.

@@ -270,6 +270,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     )
         .prop_map(|(products, allow, require, (report_version, minor, vmpl, guest_svn, mitigations))| Policy {
             products,
+            crls: [].into(),
             allow,
             require,
             report_version,

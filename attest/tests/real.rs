@@ -4,9 +4,10 @@
 mod common;
 
 use attest::anchors::AnchorError;
+use attest::check::{Fault, Outcome};
 use attest::snp::Anchor;
 use attest::snp::report::{Requester, SigningKey};
-use attest::snp::{Anchors, Endorsements, Product, Report, verify};
+use attest::snp::{Anchors, Endorsements, Policy, Product, ReferenceValues, Report, appraise, verify};
 use attest::{Rejected, UnixTime};
 use common::{NOW, failed, vector};
 use sev::certs::snp::{Certificate, Chain, Verifiable, builtin, ca};
@@ -285,6 +286,27 @@ fn verdicts_end_when_they_say() {
     let until = verdict(None, 1_788_220_800).unwrap().as_secs();
     assert_eq!(verdict(None, until), Ok(UnixTime::from_secs(until)));
     assert_eq!(verdict(None, until + 1), Err(vec!["key.validity"]));
+}
+
+/// Pitfall: of lists of revoked certificates an older one may be as good as a new one until it ends.
+#[test]
+fn no_silent_trust_older_lists() {
+    let list = vector("amd/crl-turin.der");
+    let Real { report, vek, intermediate, .. } = turin();
+    let floor = |crl, floor| {
+        let endorsements =
+            Endorsements { vcek: Some(&vek), intermediate: Some(&intermediate), crl, ..Endorsements::default() };
+        let then = UnixTime::from_secs(1_788_220_800);
+        let verified = verify(&report, &endorsements, &Anchors::amd(), then).unwrap();
+        let policy = Policy { crls: [(Product::Turin, floor), (Product::Milan, 99)].into(), ..Policy::default() };
+        let appraisal = appraise(&verified, &policy, &ReferenceValues::default());
+        let check = appraisal.checks().named("policy.crl").unwrap();
+        (check.outcome.clone(), check.fault)
+    };
+    assert_eq!(floor(Some(&list[..]), 7).0, Outcome::Passed);
+    assert_eq!(floor(Some(&list[..]), 8), (Outcome::Failed, Fault::Unmet));
+    assert_eq!(floor(None, 7), (Outcome::Failed, Fault::Collateral));
+    assert_eq!(floor(None, 0).0, Outcome::Skipped("the policy has no floor for it".into()));
 }
 
 /// AMD's own lists, at a moment at which they hold, a second too early and a second too late.

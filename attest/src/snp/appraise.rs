@@ -99,6 +99,8 @@ const NEEDS_CHIP_KEY: CheckId = check("policy.chip-key", "the signing key");
 const NEEDS_LIST: CheckId =
     CheckId::where_possible("policy.revocation-list", "the list of revoked certificates").failing_as(Fault::Collateral);
 
+const LIST_NUMBER: CheckId = check("policy.crl", "the number of the list of revoked certificates");
+
 const ABOUT_MILAN: &str = "a software attack on Milan reads the seed of all of a chip's keys (arXiv 2605.12990, May 2026): \
     whoever has done that to a chip can sign reports of any version for it, for ever. What a report of Milan says is \
     worth as much as your trust in whoever had that chip";
@@ -147,6 +149,8 @@ pub fn appraise(verified: &Verified<Report<'_>>, policy: &Policy, references: &R
     judge.required();
     judge.keys_required();
     judge.list_required(verified.checks());
+    let floor = policy.crls.get(&product).copied().unwrap_or_default();
+    judge.checks.list_floor(LIST_NUMBER, floor, verified.list_number("chain.revocation.list"));
     judge.which_guest(references);
     judge.references(references);
     Appraisal::of(verified, judge.checks)

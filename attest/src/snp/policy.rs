@@ -142,6 +142,8 @@ impl TcbFloor {
 pub struct Policy {
     /// The products that are good enough, each from these versions on.
     pub products: BTreeMap<Product, TcbFloor>,
+    /// The least number of the list of revoked certificates, by product; 0, or none, asks for nothing.
+    pub crls: BTreeMap<Product, u32>,
     /// What may be.
     pub allow: BTreeSet<Allowance>,
     /// What must be besides.
@@ -167,6 +169,7 @@ impl Policy {
         let products = [Product::Genoa, Product::Turin].map(|product| (product, TcbFloor::default()));
         let policy = Self {
             products: products.into(),
+            crls: BTreeMap::new(),
             allow: [Allowance::Smt].into(),
             require: BTreeSet::new(),
             report_version: 2,

@@ -109,7 +109,7 @@ pub fn verify<'r>(
     judge.signature(&report, key.as_ref());
     judge.platform(&report, key.as_ref(), anchor.map(Anchor::product));
     judge.revocation(endorsements.crl, intermediate.as_ref(), root.as_ref());
-    Verified::judge(report, anchor, judge.horizon.until, judge.checks)
+    Verified::judge(report, anchor, judge.horizon, judge.checks)
 }
 
 /// Makes checks and notes them.
@@ -172,6 +172,7 @@ impl Judge {
             return self.skip_all(all.skip(1), "the list is not the root's");
         }
         self.horizon.span(&mut self.checks, LIST_VALIDITY, list.validity());
+        self.horizon.list(LIST, list.number());
         let found = if list.has(intermediate) {
             let number = Hex(intermediate.serial().as_bytes());
             Err(format!("the intermediate certificate is on the list, by its number {number}"))

@@ -24,6 +24,8 @@ const fn check(name: &'static str, subject: &'static str) -> CheckId {
 const STATUS: CheckId = check("policy.tcb-status", "what the platform is worth");
 const ADVISORIES: CheckId = check("policy.tcb-advisories", "the list of advisories that concern the platform");
 const EVALUATION: CheckId = check("policy.tcb-evaluation", "the number of Intel's evaluation");
+const ROOT_CRL: CheckId = check("policy.root-crl", "the number of the root's list of revoked certificates");
+const PCK_CRL: CheckId = check("policy.pck-crl", "the number of the list of revoked platforms' certificates");
 const FMSPC: CheckId = check("policy.fmspc", "the kind of platform");
 const LAUNCH_SVN: CheckId = check("policy.tee-tcb-svn", "the set of TDX components' versions at launch");
 const CURRENT_SVN: CheckId = check("policy.tee-tcb-svn-now", "the set of TDX components' versions now");
@@ -37,10 +39,10 @@ const SERVICE_TD: CheckId = check("policy.service-td", "the binding of service T
 const GUEST: CheckId = check("reference.guest", "what names the guest");
 const MR_TD: CheckId = check("reference.mrtd", "what the guest was launched with");
 const RTMRS: [CheckId; 4] = [
-    check("reference.rtmr0", "RTMR0, of the firmware's configuration"),
-    check("reference.rtmr1", "RTMR1, of what the firmware loaded"),
-    check("reference.rtmr2", "RTMR2, of what that loaded"),
-    check("reference.rtmr3", "RTMR3, of what the guest measured"),
+    check("reference.rtmr0", "RTMR0 (the firmware's configuration)"),
+    check("reference.rtmr1", "RTMR1 (what the firmware loaded)"),
+    check("reference.rtmr2", "RTMR2 (what that loaded)"),
+    check("reference.rtmr3", "RTMR3 (what the guest measured)"),
 ];
 const MR_CONFIG_ID: CheckId = check("reference.mrconfigid", "what the host said of the configuration");
 const MR_OWNER: CheckId = check("reference.mrowner", "whose the guest is, as the host said");
@@ -92,6 +94,11 @@ pub fn appraise(verified: &Verified<Endorsed<'_>>, policy: &Policy, references: 
         references,
     };
     judge.status();
+    for (id, floor, list) in
+        [(ROOT_CRL, policy.root_crl, "crl.root.signature"), (PCK_CRL, policy.pck_crl, "crl.pck.signature")]
+    {
+        judge.checks.list_floor(id, floor, verified.list_number(list));
+    }
     judge.versions();
     judge.module();
     judge.attributes();

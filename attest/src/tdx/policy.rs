@@ -102,6 +102,11 @@ pub struct Policy {
     pub advisories: BTreeSet<String>,
     /// The least number of the evaluation that the platform's status is from.
     pub evaluation: u32,
+    /// The least number of the root's list of revoked certificates; 0 asks for nothing.
+    pub root_crl: u32,
+    /// The least number of the list of revoked platforms' certificates; 0 asks for nothing. Lists of both of Intel's
+    /// issuers, for platforms with one package and with several, are numbered for themselves.
+    pub pck_crl: u32,
     /// Kinds of platforms that are good enough; any if none is named.
     pub fmspcs: BTreeSet<[u8; 6]>,
     /// Least versions of TDX components, one by one: TEE_TCB_SVN.
@@ -128,6 +133,8 @@ impl Policy {
             statuses: [TcbStatus::UpToDate].into(),
             advisories: BTreeSet::new(),
             evaluation: 0,
+            root_crl: 0,
+            pck_crl: 0,
             fmspcs: BTreeSet::new(),
             tee_tcb_svn: [0; 16],
             mr_seams: BTreeSet::new(),

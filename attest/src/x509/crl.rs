@@ -76,6 +76,20 @@ impl<'a> Crl<'a> {
         (moment(self.fields.this_update), self.next)
     }
 
+    /// Which of its issuer's lists it is, if it says so: later ones have higher numbers.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = self.number_bytes()?;
+        let bytes = number.as_bytes();
+        // Beyond that it is higher than any floor.
+        Some(if bytes.len() > 8 { u64::MAX } else { bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)) })
+    }
+
+    fn number_bytes(&self) -> Option<UintRef<'_>> {
+        let mut extensions = self.fields.crl_extensions.iter().flatten();
+        let number = extensions.find(|extension| extension.extn_id == CRL_NUMBER)?;
+        UintRef::from_der(number.extn_value.as_bytes()).ok()
+    }
+
     /// That this issuer's key signed it. Names are not looked at.
     pub(crate) fn is_signed_by(&self, issuer: &Certificate<'_>) -> Result<(), CertificateError> {
         self.signed.is_by(issuer)
@@ -90,10 +104,7 @@ impl<'a> Crl<'a> {
 impl fmt::Display for Crl<'_> {
     /// Which of its issuer's lists it is, and how long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let extensions = self.fields.crl_extensions.iter().flatten();
-        let number = extensions.filter(|extension| extension.extn_id == CRL_NUMBER).find_map(|extension| {
-            UintRef::from_der(extension.extn_value.as_bytes()).ok().map(|it| Hex(it.as_bytes()).to_string())
-        });
+        let number = self.number_bytes().map(|it| Hex(it.as_bytes()).to_string());
         let revoked = self.fields.revoked_certificates.as_ref().map_or(0, alloc::vec::Vec::len);
         match number {
             Some(number) => write!(f, "its list 0x{number} of {revoked}"),
@@ -125,6 +136,7 @@ mod tests {
         let bytes = list("pck_crl");
         let list = Crl::parse(&bytes).unwrap();
         assert!(list.issuer().to_string().contains("Intel SGX PCK Platform CA"));
+        assert_eq!(list.number(), Some(1));
         assert!(list.fields.revoked_certificates.unwrap().len() > 10, "a real one");
     }
 

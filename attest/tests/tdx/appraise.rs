@@ -148,6 +148,15 @@ fn no_silent_trust_evaluations_and_platforms() {
     assert_eq!(with(Policy { fmspcs: [[0; 6]].into(), ..open() }), ["policy.fmspc"]);
 }
 
+/// Pitfall: of lists of revoked certificates an older one may be as good as a new one until it ends.
+#[test]
+fn no_silent_trust_older_lists() {
+    let with = |root_crl, pck_crl| fails(&phala(), &Policy { root_crl, pck_crl, ..open() });
+    assert_eq!(with(1, 1), [""; 0]);
+    assert_eq!(with(2, 1), ["policy.root-crl"]);
+    assert_eq!(with(1, 2), ["policy.pck-crl"]);
+}
+
 /// Pitfall: one bit of what is expected that is another is named, and so is that nothing is expected at all.
 #[test]
 fn no_silent_trust_reference_values() {

@@ -70,6 +70,9 @@ pub struct PolicyFile {
     require: Option<BTreeSet<Name<Requirement>>>,
     /// The products that are good enough.
     products: Option<Products>,
+    /// The least numbers of lists of revoked certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crl: Option<Crls>,
     /// What is wanted of TDX guests.
     #[serde(skip_serializing_if = "Option::is_none")]
     tdx: Option<TdxFile>,
@@ -85,6 +88,15 @@ struct Products {
     genoa: Option<Floor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     turin: Option<FloorWithFmc>,
+}
+
+/// Least numbers of products' lists of revoked certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Crls {
+    milan: u32,
+    genoa: u32,
+    turin: u32,
 }
 
 /// Floors of a product without FMC.
@@ -225,6 +237,7 @@ impl From<PolicyFile> for Policy {
         let bare = |names: BTreeSet<Name<_>>| names.into_iter().map(|Name(it)| it).collect();
         Self {
             products: file.products.map_or(base.products, BTreeMap::from),
+            crls: file.crl.map_or(base.crls, BTreeMap::from),
             allow: file.allow.map_or(base.allow, bare),
             require: file.require.map_or(base.require, |names| names.into_iter().map(|Name(it)| it).collect()),
             report_version: file.report_version.map_or(base.report_version, |version| version.0.into()),
@@ -249,8 +262,23 @@ impl From<&Policy> for PolicyFile {
             allow: Some(policy.allow.iter().copied().map(Name).collect()),
             require: Some(policy.require.iter().copied().map(Name).collect()),
             products: Some((&policy.products).into()),
+            crl: Some((&policy.crls).into()),
             tdx: None,
         }
+    }
+}
+
+impl From<Crls> for BTreeMap<Product, u32> {
+    fn from(Crls { milan, genoa, turin }: Crls) -> Self {
+        let all = [(Product::Milan, milan), (Product::Genoa, genoa), (Product::Turin, turin)];
+        all.into_iter().filter(|(_, number)| *number != 0).collect()
+    }
+}
+
+impl From<&BTreeMap<Product, u32>> for Crls {
+    fn from(numbers: &BTreeMap<Product, u32>) -> Self {
+        let [milan, genoa, turin] = Product::ALL.map(|product| numbers.get(&product).copied().unwrap_or_default());
+        Self { milan, genoa, turin }
     }
 }
 
@@ -348,15 +376,15 @@ mod tests {
             microcode,
         });
         let products = prop::collection::btree_map(prop::sample::select(&Product::ALL[..]), floor, 0..4);
+        let crls = prop::collection::btree_map(prop::sample::select(&Product::ALL[..]), 1..=u32::MAX, 0..4);
         let allow = prop::collection::btree_set(prop::sample::select(&Allowance::ALL[..]), 0..6);
         let require = prop::collection::btree_set(prop::sample::select(&Requirement::ALL[..]), 0..9);
-        (products, allow, require, (2..6u32, any::<(u8, u8)>()), 0..4u8, any::<u32>(), 0..=i64::MAX as u64).prop_map(
-            |(mut products, allow, require, (report_version, abi), vmpl, guest_svn, mitigations)| {
+        ((products, crls), allow, require, (2..6u32, any::<(u8, u8)>()), 0..4u8, any::<u32>(), 0..=i64::MAX as u64)
+            .prop_map(|((mut products, crls), allow, require, (report_version, abi), vmpl, guest_svn, mitigations)| {
                 // Only Turin has an FMC.
                 products.iter_mut().filter(|(it, _)| **it != Product::Turin).for_each(|(_, floor)| floor.fmc = 0);
-                Policy { products, allow, require, report_version, abi, vmpl, guest_svn, mitigations }
-            },
-        )
+                Policy { products, crls, allow, require, report_version, abi, vmpl, guest_svn, mitigations }
+            })
     }
 
     proptest! {

@@ -191,7 +191,10 @@ impl Judge {
         };
         self.checks.add(signer, format!("by {}", issuer.subject()), list.as_ref().map(|(by, _)| by));
         match &list {
-            Ok((_, list)) => self.span(validity, list.validity()),
+            Ok((_, list)) => {
+                self.span(validity, list.validity());
+                self.horizon.list(signer, list.number());
+            }
             Err(_) => self.checks.skip(validity, "there is no such list"),
         }
         list.ok().map(|(_, list)| list)

@@ -60,6 +60,10 @@ pub struct VerifyArgs {
     #[command(flatten, next_help_heading = "Reports (SNP)")]
     pub of_report: ReportArgs,
 
+    /// What Intel publishes about the platform of a quote.
+    #[command(flatten, next_help_heading = "Quotes (TDX)")]
+    pub of_platform: CollateralArgs,
+
     /// What only quotes have.
     #[command(flatten, next_help_heading = "Quotes (TDX)")]
     pub of_quote: QuoteArgs,
@@ -124,7 +128,7 @@ impl RootName {
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
-    let sources = args.sources().chain(args.of_report.sources()).chain(args.of_quote.sources());
+    let sources = args.sources().chain(args.of_report.sources()).chain(args.of_platform.sources());
     one_stdin(sources).map_err(EvidenceError::from)?;
     match (&args.what.report, &args.what.quote) {
         (Some(report), _) => report::verify(report, args),
@@ -136,7 +140,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
 impl VerifyArgs {
     fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         let What { report, quote } = &self.what;
-        let all = [("report", report), ("quote", quote), ("policy", &self.policy), ("test-root", &self.test_root)];
+        let all = [
+            ("report", report),
+            ("quote", quote),
+            ("event-log", &self.of_quote.event_log),
+            ("policy", &self.policy),
+            ("test-root", &self.test_root),
+        ];
         all.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)))
     }
 

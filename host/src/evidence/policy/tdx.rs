@@ -35,6 +35,10 @@ pub struct TdxFile {
     tcb_advisories: Option<BTreeSet<String>>,
     /// The least number of Intel's evaluation.
     tcb_evaluation: Option<u32>,
+    /// The least number of the root's list of revoked certificates.
+    root_crl: Option<u32>,
+    /// The least number of the list of revoked platforms' certificates.
+    pck_crl: Option<u32>,
     /// Least versions of TDX components.
     tee_tcb_svn: Option<Hex<16>>,
     /// Kinds of platforms.
@@ -120,6 +124,8 @@ impl TdxFile {
             statuses: self.tcb_status.map_or(base.statuses, bare),
             advisories: self.tcb_advisories.unwrap_or(base.advisories),
             evaluation: self.tcb_evaluation.unwrap_or(base.evaluation),
+            root_crl: self.root_crl.unwrap_or(base.root_crl),
+            pck_crl: self.pck_crl.unwrap_or(base.pck_crl),
             tee_tcb_svn: self.tee_tcb_svn.map_or(base.tee_tcb_svn, |Hex(svn)| svn),
             fmspcs: self.fmspc.map_or(base.fmspcs, bytes),
             mr_seams: self.mrseam.map_or(base.mr_seams, bytes),
@@ -139,6 +145,8 @@ impl From<&Policy> for TdxOnly {
             tcb_status: Some(policy.statuses.iter().copied().map(Name).collect()),
             tcb_advisories: Some(policy.advisories.clone()),
             tcb_evaluation: Some(policy.evaluation),
+            root_crl: Some(policy.root_crl),
+            pck_crl: Some(policy.pck_crl),
             tee_tcb_svn: Some(Hex(policy.tee_tcb_svn)),
             fmspc: Some(policy.fmspcs.iter().copied().map(Hex).collect()),
             mrseam: Some(policy.mr_seams.iter().copied().map(Hex).collect()),
@@ -220,7 +228,7 @@ mod tests {
         (
             prop::collection::btree_set(prop::sample::select(&TcbStatus::ACCEPTABLE[..]), 0..4),
             prop::collection::btree_set("INTEL-SA-[0-9]{5}", 0..3),
-            (any::<u32>(), any::<[u8; 16]>(), prop::collection::btree_set(any::<[u8; 6]>(), 0..3)),
+            (any::<[u32; 3]>(), any::<[u8; 16]>(), prop::collection::btree_set(any::<[u8; 6]>(), 0..3)),
             (digests(), digests(), prop::collection::btree_set(prop::sample::select(&Allowance::ALL[..]), 0..9)),
             (bits(), bits(), bits()),
         )
@@ -228,7 +236,7 @@ mod tests {
                 |(
                     statuses,
                     advisories,
-                    (evaluation, tee_tcb_svn, fmspcs),
+                    ([evaluation, root_crl, pck_crl], tee_tcb_svn, fmspcs),
                     (mr_seams, mr_signer_seams, allow),
                     bits,
                 )| {
@@ -237,6 +245,8 @@ mod tests {
                         statuses,
                         advisories,
                         evaluation,
+                        root_crl,
+                        pck_crl,
                         fmspcs,
                         tee_tcb_svn,
                         mr_seams,

@@ -18,10 +18,6 @@ use crate::idblock::Source;
 #[derive(Debug, Args)]
 #[group(id = "of-quote", conflicts_with = "report")]
 pub struct QuoteArgs {
-    /// What Intel publishes about the platform.
-    #[command(flatten)]
-    pub collateral: CollateralArgs,
-
     /// The event log of the guest's firmware (the area of ACPI's CCEL table); - is standard input
     #[arg(long, value_name = "FILE|-")]
     pub event_log: Option<Source>,
@@ -94,10 +90,9 @@ pub struct CollateralArgs {
     pub pck_crl: Option<Source>,
 }
 
-impl QuoteArgs {
+impl CollateralArgs {
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
-        let CollateralArgs { collateral, tcb_info, qe_identity, tcb_signing_chain, root_crl, pck_crl } =
-            &self.collateral;
+        let Self { collateral, tcb_info, qe_identity, tcb_signing_chain, root_crl, pck_crl } = self;
         let all = [
             ("collateral", collateral),
             ("tcb-info", tcb_info),
@@ -105,13 +100,10 @@ impl QuoteArgs {
             ("tcb-signing-chain", tcb_signing_chain),
             ("root-crl", root_crl),
             ("pck-crl", pck_crl),
-            ("event-log", &self.event_log),
         ];
         all.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)))
     }
-}
 
-impl CollateralArgs {
     fn read(&self) -> Result<CollateralFiles, EvidenceError> {
         let files = match &self.collateral {
             Some(from) => CollateralFiles::read(from),
@@ -135,7 +127,7 @@ pub(super) fn verify(quote: &Source, args: &VerifyArgs) -> Result<ExitCode, CliE
     args.allow_test_root.map(super::RootName::intel).transpose()?;
     let anchors = tdx::anchors(args.test_root.as_ref())?;
     let now = evidence::moment(args.now)?;
-    let collateral = args.of_quote.collateral.read()?;
+    let collateral = args.of_platform.read()?;
     let log = args.of_quote.event_log.as_ref();
     let evidence = QuoteEvidence::read(quote, collateral, log).map_err(EvidenceError::from)?;
     let judged = evidence.judge(&anchors, &policy, &references(args), now);
