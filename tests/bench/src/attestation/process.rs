@@ -42,6 +42,9 @@ pub(crate) fn compare(tools: Option<&Path>) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         status => status?.success(),
     };
+    let certificates = || run(Command::new(&other).args(["verify", "certs"]).arg(directory.path()));
+    let attestation =
+        || run(Command::new(&other).args(["verify", "attestation"]).arg(directory.path()).arg(place("report.bin")));
     let mut contenders = vec![
         contender("tenure --version: a process that begins and ends", || run(Command::new(&tenure).arg("--version"))),
         contender("tenure attest verify, all checks and a policy", || {
@@ -50,9 +53,6 @@ pub(crate) fn compare(tools: Option<&Path>) -> Result<()> {
             run(ours.arg(place("report.bin")).arg("--certificates").arg(place("table")))
         }),
     ];
-    let certificates = || run(Command::new(&other).args(["verify", "certs"]).arg(directory.path()));
-    let attestation =
-        || run(Command::new(&other).args(["verify", "attestation"]).arg(directory.path()).arg(place("report.bin")));
     if is_there {
         contenders.push(contender("snpguest verify certs, then verify attestation", || {
             certificates()?;
