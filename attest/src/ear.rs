@@ -1,7 +1,7 @@
 //! What an appraisal found, for others: EAR, the attestation results of RATS, as a signed token.
 //!
 //! Owns the claims of a result, the trustworthiness vector and its tiers, and how a result is signed and read back
-//! ([`jwt`]). Does not own what evidence is worth ([`crate::snp::appraise()`]), and has no clock: moments are
+//! (`jwt`). Does not own what evidence is worth ([`crate::snp::appraise()`]), and has no clock: moments are
 //! arguments.
 //!
 //! Law no-silent-trust: a result that rests on a test's root says so, and its vector cannot affirm hardware: whatever

@@ -1,7 +1,7 @@
 //! The relying party as a service over HTTP.
 //!
-//! Owns listening, limits of time and size ([`config`]), and answering ([`flow`] through [`routes`]). What is counted
-//! is [`metrics`]', how often a peer may ask [`peers`]'. Logs say who asked for what and what came of it: no cookie,
+//! Owns listening, limits of time and size ([`config`]), and answering (`flow` through `routes`). What is counted
+//! is [`metrics`]', how often a peer may ask `peers`'. Logs say who asked for what and what came of it: no cookie,
 //! nonce, token, key or secret.
 //!
 //! Specifications: the KBS attestation protocol of confidential-containers/trustee; RFC 9110 and 9112 (hyper).
