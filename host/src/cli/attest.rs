@@ -20,7 +20,7 @@ use crate::idblock::{Source, one_stdin};
 
 mod verify;
 
-pub use verify::{Chip, CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
+pub use verify::{Chip, CollateralArgs, ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]
