@@ -30,7 +30,7 @@ pub use references::{Chip, ReferenceArgs};
 pub use request::{EvidenceFrom, RequestArgs, RequestError};
 pub use serve::{ServeArgs, ServeError};
 pub use testroot::TestRootCommand;
-pub use verify::{CollateralArgs, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
+pub use verify::{CollateralArgs, ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]

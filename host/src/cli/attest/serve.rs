@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use attest::snp::Product;
 use attest_kbs::appraiser::Release;
 use attest_kbs::client::tls::{self, ConnectError};
 use attest_kbs::protocol::resource::ResourceName;
@@ -192,7 +193,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
 
 fn relying_party(args: &ServeArgs) -> Result<RelyingParty, EvidenceError> {
     let policy = chosen(args.policy.as_ref(), args.preset)?;
-    let product = args.allow_test_root.map(RootName::product).transpose()?;
+    let product = args.allow_test_root.map(RootName::product).transpose()?.map(Product::from);
     let named = args.test_root.as_ref().zip(product);
     let (anchors, certificate) = evidence::anchors_and_root(named)?;
     let test = named.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });

@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use snp::hex;
 use snp::policy::GuestPolicy;
 use test_root::model::Model;
 use test_root::report::Vmpl;
 use test_root::{Statement, TestRoot};
 
-use super::{json, print};
+use super::{ProductName, json, print};
 use crate::cli::CliError;
 use crate::cli::measure::VCPUS_MAX;
 use crate::evidence::EvidenceError;
@@ -129,17 +129,6 @@ pub struct SignArgs {
     /// Shows the report as JSON; its keys do not change
     #[arg(long)]
     pub json: bool,
-}
-
-/// Products with a root of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProductName {
-    /// Zen 3
-    Milan,
-    /// Zen 4; also Bergamo and Siena
-    Genoa,
-    /// Zen 5
-    Turin,
 }
 
 impl From<ProductName> for Model {

@@ -3,7 +3,6 @@
 //! Owns what is common to reports ([`report`]) and quotes ([`quote`]): which of both it is, when, and below which root.
 
 use attest::UnixTime;
-use attest::snp::Product;
 use clap::{Args, ValueEnum};
 use snp::hex;
 
@@ -19,7 +18,7 @@ mod quote;
 mod report;
 
 pub use quote::{CollateralArgs, QuoteArgs};
-pub use report::ReportArgs;
+pub use report::{ProductName, ReportArgs};
 
 /// Arguments of `tenure attest verify`.
 #[derive(Debug, Args)]
@@ -106,11 +105,11 @@ impl RootName {
     }
 
     /// The product whose root it is; reports rest on no other.
-    pub(super) fn product(self) -> Result<Product, EvidenceError> {
+    pub(super) fn product(self) -> Result<ProductName, EvidenceError> {
         match self {
-            Self::Milan => Ok(Product::Milan),
-            Self::Genoa => Ok(Product::Genoa),
-            Self::Turin => Ok(Product::Turin),
+            Self::Milan => Ok(ProductName::Milan),
+            Self::Genoa => Ok(ProductName::Genoa),
+            Self::Turin => Ok(ProductName::Turin),
             Self::Intel => {
                 let what = "a report rests on milan's, genoa's or turin's";
                 Err(EvidenceError::OtherRoot { given: self.name(), what })

@@ -9,7 +9,7 @@ use attest::snp::{
     TcbFloor, Tier, Verdict, appraise, verify,
 };
 use attest::{UnixTime, Verified};
-use tenure_silicon::chain::{Authority, EPOCH, HwidForm, VekSubject};
+use tenure_silicon::chain::{EPOCH, HwidForm, VekSubject, authority};
 use tenure_silicon::model::{Model, Tcb};
 use tenure_silicon::report::EndorsementKey;
 use tenure_silicon::signing::KeyPair;
@@ -228,7 +228,7 @@ static CHIPS: LazyLock<Vec<Chip>> = LazyLock::new(|| {
             csp_id: String::new(),
             not_before: EPOCH,
         };
-        let authority = Authority::new(model).unwrap();
+        let authority = authority(model).unwrap();
         let anchors = Anchors::none().with_test_root(product, &authority.ark().unwrap()).unwrap();
         let intermediate = authority.intermediate(EndorsementKey::Vcek).unwrap();
         Chip { vek: authority.vek(&subject).unwrap(), report, intermediate, anchors }
@@ -248,6 +248,8 @@ fn wishes(input: &mut Input<'_>, report: &[u8]) -> (Policy, ReferenceValues) {
     let floor = TcbFloor { fmc: floor & 1, boot_loader: floor & 3, tee: 0, snp: floor, microcode: floor };
     let policy = Policy {
         products: products_of(products, floor),
+        // The upper bits, as if they were a list's number.
+        crls: Product::ALL.into_iter().map(|product| (product, u32::from(products >> 3))).collect(),
         allow: pick(&Allowance::ALL, |index| chosen(allow.into(), index)),
         require: pick(&Requirement::ALL, |index| chosen(wanted, index)),
         report_version: u32::from(version % 6),

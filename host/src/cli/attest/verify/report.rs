@@ -1,9 +1,9 @@
 //! `tenure attest verify --report`: what is asked of SNP guests.
 
-use attest::snp::ReferenceValues;
-use clap::Args;
+use attest::snp::{Product, ReferenceValues};
+use clap::{Args, ValueEnum};
 
-use super::VerifyArgs;
+use super::{RootName, VerifyArgs};
 use crate::cli::CliError;
 use crate::cli::attest::chosen;
 use crate::cli::attest::references::ReferenceArgs;
@@ -38,6 +38,27 @@ pub struct ReportArgs {
     pub references: ReferenceArgs,
 }
 
+/// Products with a root of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProductName {
+    /// Zen 3
+    Milan,
+    /// Zen 4; also Bergamo and Siena
+    Genoa,
+    /// Zen 5
+    Turin,
+}
+
+impl From<ProductName> for Product {
+    fn from(name: ProductName) -> Self {
+        match name {
+            ProductName::Milan => Self::Milan,
+            ProductName::Genoa => Self::Genoa,
+            ProductName::Turin => Self::Turin,
+        }
+    }
+}
+
 impl ReportArgs {
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         let Self { certificates, vek, chain, crl, .. } = self;
@@ -51,7 +72,7 @@ pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, Cli
     let ReportArgs { certificates, vek, chain, crl, .. } = &args.of_report;
     let policy = chosen(args.policy.as_ref(), args.preset)?;
     let references = ReferenceValues { report_data: args.report_data, ..args.of_report.references.values()? };
-    let product = args.allow_test_root.map(super::RootName::product).transpose()?;
+    let product = args.allow_test_root.map(RootName::product).transpose()?.map(Product::from);
     let anchors = evidence::anchors(args.test_root.as_ref().zip(product))?;
     let now = evidence::moment(args.now)?;
     let files = Certificates::read(vek.as_ref(), chain.as_ref()).map_err(EvidenceError::from)?;
