@@ -24,7 +24,9 @@ fn intels_sample_is_of_no_known_module() {
     sample.quote = with_chain(&sample.quote, &chain);
     let rejected = sample.verdict().unwrap_err();
     let checks = rejected.checks();
-    for passed in ["chain.root", "chain.intermediate.signature", "key.signature", "crl.root.signature", "quote.signature"] {
+    for passed in
+        ["chain.root", "chain.intermediate.signature", "key.signature", "crl.root.signature", "quote.signature"]
+    {
         let check = checks.named(passed).unwrap();
         assert_eq!(check.outcome, attest::check::Outcome::Passed, "{check}");
     }
