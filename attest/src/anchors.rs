@@ -4,8 +4,8 @@
 //! name, and never that it signed itself. Law no-silent-trust: what came along with evidence is no anchor. Which roots there
 //! are is each technology's own ([`crate::snp::Anchor`], [`crate::tdx::Anchor`]).
 //!
-//! Certificates that a root signed can be known, too: whoever brings one of them, byte for byte, is spared the check of a
-//! signature that a test has checked. Nothing rests on them that would not rest on their root.
+//! Certificates that a root signed can be known, too: whoever brings one of them, byte for byte, is spared the check of
+//! a signature that a test has checked. Nothing rests on them that would not rest on their root.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,7 +1,7 @@
 //! The roots of trust that reports may rest on.
 //!
-//! Owns AMD's roots and what they signed for each product, which are part of this crate (`roots/amd`), and that one for tests is another value. Law
-//! no-silent-trust: a software root of trust can never pass for hardware.
+//! Owns AMD's roots and what they signed for each product, which are part of this crate (`roots/amd`), and that one for
+//! tests is another value. Law no-silent-trust: a software root of trust can never pass for hardware.
 
 use core::fmt;
 
@@ -68,9 +68,9 @@ impl Anchors {
         Self::embedded([(Anchor::Amd(product), root(product))])
     }
 
-    /// These, and that AMD's roots among them signed the certificates of ASK and ASVK that are part of this crate: their
-    /// signatures are not checked again. Every other certificate's is, and of these everything else. What was not checked
-    /// again is said by the check `chain.intermediate.signature`.
+    /// These, and that AMD's roots among them signed the certificates of ASK and ASVK that are part of this crate:
+    /// their signatures are not checked again. Every other certificate's is, and of these everything else. What was not
+    /// checked again is said by the check `chain.intermediate.signature`.
     #[must_use]
     pub fn with_known_intermediates(self) -> Self {
         let amd = |product| intermediates(product).map(|certificate| (Anchor::Amd(product), certificate));
