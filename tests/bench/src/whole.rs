@@ -48,6 +48,7 @@ pub(crate) fn run(work: Work) -> Result<u64> {
         vcpus: 1,
         virtio_console: VirtioConsole::None,
         relying_party: None,
+        test_root: None,
         snp: SnpConfig::default(),
     };
     let console = Console::default();

@@ -69,6 +69,7 @@ pub(crate) fn run(scenario: &Scenario, trouble: Trouble) -> Seen {
         vcpus: scenario.vcpus,
         virtio_console: VirtioConsole::None,
         relying_party: None,
+        test_root: None,
         snp: SnpConfig::default(),
     };
     let inputs = Inputs::default();
