@@ -231,11 +231,10 @@ pub fn run_with_firmware<K: Kernel>(
     if let Some(evidence) = prepared.technology.test_evidence() {
         ends.channels.push(evidence.server());
     }
-    let channels: Vec<_> = ends.channels.iter().map(|server| server.channel).collect();
-    let mut carriers = Carriers::default();
+    let mut carriers = Carriers::new(&ends);
     let mut round = Round { number: 0, started };
     loop {
-        let report = run_once(kernel, tee, config, &mut prepared, &channels, round, &mut carriers, &mut ends);
+        let report = run_once(kernel, tee, config, &mut prepared, round, &mut carriers, &mut ends);
         let goes_on = report.as_ref().is_ok_and(|report| {
             // Nothing is launched beside what may be left of another guest.
             may_go_on(&prepared.technology, round.number, &ends.stop, &report.outcome) && report.teardown.is_clean()
@@ -277,14 +276,13 @@ fn run_once<K: Kernel>(
     tee: Tee,
     config: &RunConfig,
     prepared: &mut Prepared<'_>,
-    channels: &[&'static str],
     round: Round,
     carriers: &mut Carriers,
     ends: &mut Ends,
 ) -> Result<RunReport, RunError> {
     let events = ends.events.clone();
     let place = report::place(config, tee, prepared.vm_type);
-    let Launched { vm, assembled, vcpus } = match launch(kernel, config, prepared, channels, &events)? {
+    let Launched { vm, assembled, vcpus } = match launch(kernel, config, prepared, carriers.served(), &events)? {
         Ok(launched) => launched,
         Err(failed) => return Ok(failed.teardown(&events, place, round.started.elapsed())),
     };

@@ -64,6 +64,8 @@ pub(super) struct Carriers {
     target: Arc<Mutex<Option<InputTarget>>>,
     /// Where outputs learn of the next VM's pipes.
     pipes: Vec<Sender<BytePipe>>,
+    /// Names of the channels that are served.
+    served: Vec<&'static str>,
     /// Where servers learn of the next VM's channels.
     channels: Vec<Sender<Channel>>,
 }
@@ -76,6 +78,16 @@ struct InputTarget {
 }
 
 impl Carriers {
+    /// Carriers for these ends; none runs yet.
+    pub(super) fn new(ends: &Ends) -> Self {
+        Self { served: ends.channels.iter().map(|server| server.channel).collect(), ..Self::default() }
+    }
+
+    /// Names of the channels a guest finds.
+    pub(super) fn served(&self) -> &[&'static str] {
+        &self.served
+    }
+
     /// Carries to and from these consoles from now on, and serves these channels: one for each server, in their order.
     /// The first time this starts the threads, with the outer ends; if one cannot be had, those that run still can be
     /// [joined](Self::join).

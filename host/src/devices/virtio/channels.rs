@@ -1,7 +1,7 @@
 //! Named channels: a virtio-console whose ports are no consoles (virtio 1.2 §5.3, `VIRTIO_CONSOLE_F_MULTIPORT`).
 //!
-//! Owns the queues: two for each port and two by which both sides speak about ports ([`message`]). What is said and when
-//! follows from the ports' state ([`port`]); the host's side of a channel is [`Channel`], and of one guest program that
+//! Owns the queues: two for each port and two by which both sides speak about ports (module `message`). What is said and when
+//! follows from the ports' state (module `port`); the host's side of a channel is [`Channel`], and of one guest program that
 //! has it open, [`Session`].
 //!
 //! A guest finds a channel by its name (Linux: `/sys/class/virtio-ports/*/name`, a device `/dev/vport*`). Linux' driver
