@@ -1,7 +1,7 @@
 //! Verified evidence compared with what somebody wants, whichever technology it is of.
 //!
-//! Owns the verdict and what it claims, and the ways of comparing that technologies share. Does not own what is compared:
-//! that is [`mod@crate::snp::appraise`]'s and [`mod@crate::tdx::appraise`]'s.
+//! Owns the verdict and what it claims, and the ways of comparing that technologies share. Does not own what is
+//! compared: that is [`mod@crate::snp::appraise`]'s and [`mod@crate::tdx::appraise`]'s.
 //!
 //! Law no-silent-trust: what rests on a test's root is a test's verdict, whatever passed.
 
@@ -19,10 +19,10 @@ use crate::verified::{Evidence, Verified};
 
 /// What is said of a check that nobody wanted.
 pub(crate) const NOT_ASKED: &str = "the policy does not ask for it";
-pub(crate) const ABOUT_DEBUG: &str = "the host can read and change the memory of such a guest at any time, by command; nothing that \
-    it is given is secret";
-pub(crate) const ABOUT_REPLAY: &str = "without data of your own in it, evidence may be old, or another guest's that hands \
-    over yours: have the guest sign a fresh number together with its key";
+pub(crate) const ABOUT_DEBUG: &str = "the host can read and change the memory of such a guest at any time, by \
+    command; nothing that it is given is secret";
+pub(crate) const ABOUT_REPLAY: &str = "without data of your own in it, evidence may be old, or another guest's that \
+    hands over yours: have the guest sign a fresh number together with its key";
 
 /// What vouches for evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
