@@ -4,6 +4,7 @@
 //! itself.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod bench;
 mod conformance;
 mod files;

@@ -1,11 +1,14 @@
 //! Where things run: on this host, or on a host of the lab. The rest of xtask does not tell them apart.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command as LocalCommand, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use tenure_lab::{BootOptions, Command, Host, Lab, Status, Stdin};
 
 /// Cargo's target directory.
@@ -32,14 +35,34 @@ pub(crate) struct Running {
     pub stdin: Box<dyn Write + Send>,
     pub stdout: Box<dyn Read + Send>,
     pub stderr: Box<dyn Read + Send>,
-    wait: Box<dyn FnOnce() -> Result<u8>>,
+    process: Process,
+}
+
+enum Process {
+    Here(std::process::Child),
+    Lab(Box<tenure_lab::Child>),
 }
 
 impl Running {
+    /// Asks it to end, waits until it does, and returns its exit code.
+    pub(crate) fn end(self) -> Result<u8> {
+        match &self.process {
+            Process::Here(child) => kill_process(Pid::from_child(child), Signal::TERM)?,
+            Process::Lab(child) => child.kill(Signal::TERM.as_raw().unsigned_abs())?,
+        }
+        self.wait()
+    }
+
     /// Waits for its end and returns its exit code, 128 + N for signal N.
     pub(crate) fn wait(self) -> Result<u8> {
         drop(self.stdin);
-        (self.wait)()
+        match self.process {
+            Process::Here(mut child) => Ok(u8::try_from(child.wait()?.code().unwrap_or(128)).unwrap_or(u8::MAX)),
+            Process::Lab(mut child) => Ok(match child.wait()? {
+                Status::Exited(code) => u8::try_from(code).unwrap_or(u8::MAX),
+                Status::Signaled(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
+            }),
+        }
     }
 }
 
@@ -60,20 +83,26 @@ impl Place {
                 let stdin = child.stdin.take().context("the program has no standard input")?;
                 let pid = child.pid();
                 let (stdout, stderr) = child.take_output();
-                let wait = move || {
-                    Ok(match child.wait()? {
-                        Status::Exited(code) => u8::try_from(code).unwrap_or(u8::MAX),
-                        Status::Signaled(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
-                    })
-                };
                 Ok(Running {
                     pid,
                     stdin: Box::new(stdin),
                     stdout: Box::new(stdout),
                     stderr: Box::new(stderr),
-                    wait: Box::new(wait),
+                    process: Process::Lab(Box::new(child)),
                 })
             }
+        }
+    }
+
+    /// Makes a file there, and the directories above it.
+    pub(crate) fn put(&self, path: &str, mode: u32, contents: &[u8]) -> Result<()> {
+        match self {
+            Self::Here => {
+                let made = Path::new(path).parent().map_or(Ok(()), std::fs::create_dir_all);
+                let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+                made.and_then(|()| open()?.write_all(contents)).with_context(|| path.to_owned())
+            }
+            Self::Lab(host) => Ok(host.put(path, mode, &mut &contents[..])?),
         }
     }
 
@@ -107,15 +136,11 @@ fn start_here(program: &str, arguments: &[String]) -> Result<Running> {
     let stdout = child.stdout.take().context(missing)?;
     let stderr = child.stderr.take().context(missing)?;
     let pid = child.id();
-    let wait = move || {
-        let status = child.wait()?;
-        Ok(u8::try_from(status.code().unwrap_or(128)).unwrap_or(u8::MAX))
-    };
     Ok(Running {
         pid,
         stdin: Box::new(stdin),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
-        wait: Box::new(wait),
+        process: Process::Here(child),
     })
 }

@@ -26,6 +26,10 @@ pub(crate) struct Options {
     /// Where to run
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     place: Where,
+    /// Shows attestation instead, from a launch to a secret: a guest without a network asks a relying party for the key of
+    /// its disk, and gets it if its launch is the predicted one; guests of which one byte differs do not
+    #[arg(long)]
+    attest: bool,
     /// Arguments of `tenure run`; without --kernel, the lab's own kernel and the test userland are booted
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -61,6 +65,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("The first run builds what it needs (the lab: about 10 minutes on two cores); later ones take seconds.");
     let lab = Lab::provision(&tenure_lab::Options::default(), &mut progress)?;
     let tenure = lab.build_static("tenure", &Target::Bin("tenure".to_owned()), &mut progress)?;
+    if options.attest || options.arguments == ["--attest"] {
+        return crate::attest::run(&lab, &tenure, here, &mut progress);
+    }
     let scratch = tempfile::tempdir()?;
     let mut job = job(options, &lab, scratch.path(), &mut progress)?;
     let (place, program) = if here {

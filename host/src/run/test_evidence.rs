@@ -2,7 +2,7 @@
 //!
 //! Owns what is signed, which is that this launch is carried out ([`super::measured`]) and what the guest wants to have
 //! beside it, and the answers on channel [`TEST_EVIDENCE`]: a program in the guest writes the 64 bytes of REPORT_DATA and reads
-//! a length (32 bits, little-endian) and as many bytes of JSON ([`Answer`]), as often as it likes. Does not own the
+//! a length (32 bits, little-endian) and as many bytes of JSON ([`Evidence::to_json`]), as often as it likes. Does not own the
 //! signing: that is [`test_root`]'s. Nobody vouches for any of it (law *no-silent-trust*): a relying party has to be told
 //! to accept this root, and says so in all it says.
 
@@ -10,10 +10,8 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
 use attest_kbs::client::port::TEST_EVIDENCE;
-use base64ct::{Base64, Encoding as _};
+use attest_kbs::protocol::evidence::Evidence;
 use gmem::launch::{Launch, Unsigned};
-use serde::Serialize;
-use test_root::report::{USUAL_POLICY, Vmpl};
 use test_root::{Statement, TestRoot};
 
 use super::{ChannelServer, measured};
@@ -37,17 +35,6 @@ struct Launched {
     measurement: [u8; 48],
     /// Page by page: a relying party that wanted another one finds in it what differs.
     trace: String,
-}
-
-/// What a guest reads.
-#[derive(Debug, Serialize)]
-struct Answer {
-    /// The report, base64.
-    attestation_report: String,
-    /// The table of certificates, base64.
-    certificates: String,
-    /// What `tenure measure sw --trace --json` says of the same launch, base64.
-    launch_log: String,
 }
 
 /// Why there is no such evidence.
@@ -107,21 +94,13 @@ impl TestEvidence {
     }
 
     fn answer(&self, launched: &Launched, report_data: [u8; REPORT_DATA_BYTES]) -> io::Result<Vec<u8>> {
-        let report = self.root.sign(&Statement {
-            measurement: launched.measurement,
-            report_data,
-            host_data: [0; 32],
-            policy: USUAL_POLICY,
-            vmpl: Vmpl::Vmpl0,
-            identity: None,
-            report_id: None,
-        });
-        let answer = Answer {
-            attestation_report: Base64::encode_string(&report),
-            certificates: Base64::encode_string(self.root.certificates()),
-            launch_log: Base64::encode_string(launched.trace.as_bytes()),
+        let report = self.root.sign(&Statement { report_data, ..Statement::new(launched.measurement) });
+        let evidence = Evidence::Snp {
+            report,
+            certificates: Some(self.root.certificates().to_vec()),
+            launch_log: Some(launched.trace.clone().into_bytes()),
         };
-        let body = serde_json::to_vec(&answer)?;
+        let body = serde_json::to_vec(&evidence.to_json())?;
         let len = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         Ok([&len.to_le_bytes()[..], &body].concat())
     }

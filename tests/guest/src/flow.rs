@@ -1,12 +1,14 @@
 //! A guest that asks for a key, and guests that are not quite that guest.
 //!
-//! Owns what is on board: the program that asks, the payload that the key opens, a note that nobody reads; and how one
-//! byte of all that, or of the firmware, is changed, so that a relying party has something to refuse.
+//! Owns what is on board: the program that asks, the payload that the key opens, a note that nobody reads; how one byte of
+//! all that, or of the firmware, is changed, so that a relying party has something to refuse; and what everybody's command
+//! line is ([`Scene`]). Who starts them, and where, is no business of this module: the lab's tests and `cargo xtask run
+//! --attest` do.
 
 use guest_fw::abi::{ABI_VERSION, IMAGE_MAGIC, ImageHeader};
 use zerocopy::FromBytes;
 
-use crate::payload::{self, KEY_BYTES, PayloadError};
+use crate::payload::{self, KEY_BYTES, PayloadError, RESOURCE};
 use crate::{File, initrd_with};
 
 /// Where a guest has `tenure`.
@@ -17,6 +19,135 @@ pub const TEXT: &str = "what the disk holds";
 const NOTE: File<'static> = File { path: "/etc/note", mode: 0o644, contents: b"this is a note that nobody reads\n" };
 /// In the firmware's image, the same.
 const MESSAGE: &[u8] = b"the kernel is truncated";
+
+/// What the test's root stands in for.
+pub const PRODUCT: &str = "genoa";
+/// Where the relying party listens.
+const RELYING_PARTY: &str = "127.0.0.1:8080";
+const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet tenure.test=attest";
+
+/// Where things are while a guest asks for its key: below a directory of that place.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The directory.
+    pub dir: &'a str,
+    /// The guest's kernel.
+    pub kernel: &'a str,
+    /// Who asks, and what is launched.
+    pub tenure: &'a str,
+}
+
+/// A guest of which one byte differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// In its RAM disk.
+    Initrd,
+    /// In its command line.
+    Cmdline,
+    /// In its firmware.
+    Firmware,
+}
+
+impl Other {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Initrd, Self::Cmdline, Self::Firmware];
+
+    /// What the relying party calls it.
+    pub const fn item(self) -> &'static str {
+        match self {
+            Self::Initrd => "initrd",
+            Self::Cmdline => "command line",
+            Self::Firmware => "firmware",
+        }
+    }
+}
+
+impl Scene<'_> {
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.dir)
+    }
+
+    /// Where a file of the test's root goes.
+    pub fn of_root(&self, name: &str) -> String {
+        self.path(&format!("root/{name}"))
+    }
+
+    /// Where the key goes.
+    pub fn key(&self) -> String {
+        self.path(&format!("resources/{RESOURCE}"))
+    }
+
+    /// Where the prediction goes.
+    pub fn expected(&self) -> String {
+        self.path("expected.json")
+    }
+
+    /// Where the RAM disk goes.
+    pub fn initrd(&self) -> String {
+        self.path("initrd")
+    }
+
+    /// Where the other one goes.
+    pub fn other_initrd(&self) -> String {
+        self.path("initrd-other")
+    }
+
+    /// Where the `tenure` with another firmware goes.
+    pub fn other_tenure(&self) -> String {
+        self.path("tenure-other")
+    }
+
+    /// What predicts the launch: its output is the prediction.
+    pub fn predict(&self) -> Vec<String> {
+        let guest = self.guest(self.initrd(), CMDLINE.to_owned());
+        words(&["measure", "sw"]).chain(guest).chain(words(&["--trace", "--json"])).collect()
+    }
+
+    /// The relying party. It says where it listens once it does.
+    pub fn serve(&self) -> Vec<String> {
+        let options = [
+            ("--listen", RELYING_PARTY.to_owned()),
+            ("--resources", self.path("resources")),
+            ("--state", self.path("state")),
+            ("--launch-digest", self.expected()),
+            ("--test-root", self.of_root("ark.der")),
+            ("--allow-test-root", PRODUCT.to_owned()),
+        ];
+        words(&["attest", "serve"]).chain(given(options)).collect()
+    }
+
+    /// The program and its arguments, without `run`, of the expected guest or another one.
+    pub fn run(&self, other: Option<Other>) -> (String, Vec<String>) {
+        let initrd = if other == Some(Other::Initrd) { self.other_initrd() } else { self.initrd() };
+        let cmdline =
+            if other == Some(Other::Cmdline) { CMDLINE.replace("quiet", "quiex") } else { CMDLINE.to_owned() };
+        let options = [
+            ("--tee", "sw".to_owned()),
+            ("--test-root", self.path("root")),
+            ("--relying-party", RELYING_PARTY.to_owned()),
+        ];
+        let tenure = if other == Some(Other::Firmware) { self.other_tenure() } else { self.tenure.to_owned() };
+        (tenure, given(options).chain(self.guest(initrd, cmdline)).collect())
+    }
+
+    /// It has no network, and devices reach only what it shares: so it must share by itself.
+    fn guest(&self, initrd: String, cmdline: String) -> impl Iterator<Item = String> + use<> {
+        given([
+            ("--guise", "sev".to_owned()),
+            ("--kernel", self.kernel.to_owned()),
+            ("--initrd", initrd),
+            ("--cmdline", cmdline),
+        ])
+    }
+}
+
+fn words(words: &'static [&'static str]) -> impl Iterator<Item = String> {
+    words.iter().map(|&word| word.to_owned())
+}
+
+fn given<const N: usize>(options: [(&'static str, String); N]) -> impl Iterator<Item = String> {
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value])
+}
 
 /// Why there is no such guest.
 #[derive(Debug, thiserror::Error)]
