@@ -90,6 +90,12 @@ pub enum EvidenceError {
         /// On which it can rest.
         what: &'static str,
     },
+    /// What a quote does not have.
+    #[error(
+        "the arguments certificates, vek, chain, crl, launch-digest, guest, host-data, id-key, author-key and chip are for \
+         reports, not for --quote"
+    )]
+    OfReports,
     /// The time.
     #[error("now: the clock is before 1970: {0}")]
     Clock(#[from] SystemTimeError),

@@ -64,6 +64,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, FileError> {
         &mut settings.initrd,
         &mut settings.events,
         &mut settings.firmware,
+        &mut settings.test_root,
         &mut settings.snp_id_block,
         &mut settings.snp_id_auth,
         &mut settings.snp_certificates,
@@ -117,6 +118,7 @@ mod tests {
             vcpus = 2
             virtio-console = "unix:con.sock"
             relying-party = "unix:rp.sock"
+            test-root = "root"
             firmware = "OVMF.fd"
             snp-policy = "smt"
             snp-host-data = "0000000000000000000000000000000000000000000000000000000000000000"
@@ -135,6 +137,7 @@ mod tests {
         assert_eq!(settings.initrd, Some("/boot/initrd".into()));
         assert_eq!(settings.virtio_console, Some(VirtioConsole::Unix("dir/con.sock".into())));
         assert_eq!(settings.relying_party, Some(Address::Unix("dir/rp.sock".into())));
+        assert_eq!(settings.test_root, Some("dir/root".into()));
         // Every field was given, so nothing is left for a base to fill in.
         assert_eq!(format!("{settings:?}").matches("None").count(), 0);
         assert_eq!(parse("memory = 536870912", "a".as_ref()).unwrap().memory, settings.memory);

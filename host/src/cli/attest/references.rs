@@ -14,7 +14,6 @@ use crate::measure::trace::Trace;
 
 /// What a guest is expected to be.
 #[derive(Debug, Args)]
-#[group(id = "references", conflicts_with = "quote")]
 pub struct ReferenceArgs {
     /// A launch digest that the guest may have, several if given several times: 96 hexadecimal digits, or a file or
     /// standard input (-) with what tenure measure printed, with --json or without; a file's name has a . or / in it
@@ -64,6 +63,13 @@ impl std::str::FromStr for Chip {
 }
 
 impl ReferenceArgs {
+    /// Whether anything is expected.
+    pub(super) fn are_given(&self) -> bool {
+        let Self { launch_digests, guest, tsc_khz: _, vcpus: _, host_data, id_keys, author_keys, chips } = self;
+        let listed = [id_keys, author_keys].into_iter().any(|keys| !keys.is_empty());
+        listed || !launch_digests.is_empty() || !chips.is_empty() || guest.is_some() || host_data.is_some()
+    }
+
     /// What is read, by the names of its arguments.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         self.launch_digests.iter().filter_map(|digest| Some(("launch-digest", digest.source()?)))

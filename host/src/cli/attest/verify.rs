@@ -131,6 +131,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     one_stdin(sources).map_err(EvidenceError::from)?;
     match (&args.what.report, &args.what.quote) {
         (Some(report), _) => report::verify(report, args),
+        (None, Some(_)) if args.of_report.are_given() => Err(EvidenceError::OfReports.into()),
         (None, Some(quote)) => quote::verify(quote, args),
         (None, None) => unreachable!("one of them is required"),
     }

@@ -15,7 +15,6 @@ use crate::idblock::Source;
 
 /// What only reports have.
 #[derive(Debug, Args)]
-#[group(id = "of-report", conflicts_with = "quote")]
 pub struct ReportArgs {
     /// The table of certificates that comes with an extended report; - is standard input
     #[arg(long, value_name = "FILE|-")]
@@ -60,6 +59,12 @@ impl From<ProductName> for Product {
 }
 
 impl ReportArgs {
+    /// Whether there is anything of a report's. Who serves guests has some of these arguments as well, so that they cannot
+    /// know of quotes.
+    pub(super) fn are_given(&self) -> bool {
+        self.sources().next().is_some() || self.references.are_given()
+    }
+
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         let Self { certificates, vek, chain, crl, .. } = self;
         let all = [("certificates", certificates), ("vek", vek), ("chain", chain), ("crl", crl)];
