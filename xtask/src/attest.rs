@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use tenure_lab::{Lab, Target};
+use tenure_lab::{DebianKernel, Lab, Target};
 use test_guest::flow::{self, Other, Scene};
 use test_guest::payload::KEY_BYTES;
 
@@ -23,6 +23,8 @@ const HOST_MEMORY_MIB: u32 = 2048;
 const LAB_DIR: &str = "/run/flow";
 const LAB_TENURE: &str = "/bin/tenure";
 const LAB_KERNEL: &str = "/guest/kernel";
+/// Debian's own kernel, unmodified.
+const DEBIAN_VERSION: &str = "6.12";
 /// What the guest says of it.
 const OPENED: &str = "guest: test attest ok ";
 const REFUSED: &str = "guest: test attest failed: ";
@@ -48,17 +50,18 @@ struct Props {
 /// Shows it, on this host or in the lab.
 pub(crate) fn run(lab: &Lab, tenure: &Path, here: bool, progress: &mut Shown) -> Result<ExitCode> {
     let init = lab.build_static("test-guest", &Target::Bin("test-guest".to_owned()), progress)?;
+    let image = lab.debian_guest(&DebianKernel::Version(DEBIAN_VERSION.to_owned()), progress)?;
     let scratch = tempfile::tempdir()?;
     let props = props(tenure, &init, scratch.path())?;
     let (dir, program, kernel, place);
     if here {
         dir = scratch.path().join("flow").display().to_string();
-        (program, kernel) = (tenure.display().to_string(), lab.kernel_image().display().to_string());
+        (program, kernel) = (tenure.display().to_string(), image.display().to_string());
         place = Place::Here;
     } else {
         dir = LAB_DIR.to_owned();
         (program, kernel) = (LAB_TENURE.to_owned(), LAB_KERNEL.to_owned());
-        let files = vec![(tenure.to_owned(), program.clone()), (lab.kernel_image(), kernel.clone())];
+        let files = vec![(tenure.to_owned(), program.clone()), (image, kernel.clone())];
         place = Place::lab(lab, HOST_MEMORY_MIB, files)?;
     }
     let scene = Scene { dir: &dir, kernel: &kernel, tenure: &program };
