@@ -61,11 +61,11 @@ impl TestEvidence {
         launch: &Launch<Unsigned>,
         tsc_khz: u32,
     ) -> Result<String, TestEvidenceError> {
-        let measurement = measured::traced(launch, |_| {})?.0;
-        let trace = serde_json::to_string(&ours::of_sw(config, launch, tsc_khz).map_err(Box::new)?)?;
+        let digest = measured::traced(launch, |_| {})?;
+        let trace = serde_json::to_string(&ours::of_sw(config, launch, digest, tsc_khz).map_err(Box::new)?)?;
         // A guest in test mode is launched once.
-        let _ = self.launched.set(Launched { measurement, trace });
-        Ok(::snp::hex::text(&measurement))
+        let _ = self.launched.set(Launched { measurement: digest.0, trace });
+        Ok(digest.to_string())
     }
 
     /// Who answers the guest.
