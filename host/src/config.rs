@@ -143,7 +143,8 @@ pub struct Settings {
     ///
     /// In the guest it is a port of virtio-console (Linux: /dev/vport*, with this name in /sys/class/virtio-ports/*/name).
     /// Each time a program opens it and writes, a connection is made, which lasts until one side closes. It is reached
-    /// only through memory the guest has shared. A host's name is looked up once, when the run begins.
+    /// only through memory the guest has shared. A host's name is looked up once, when the run begins. With tee snp
+    /// another port, tenure.launch-log, tells the guest what it was launched as, so that who refuses it can say why.
     #[arg(long, value_name = "ADDRESS")]
     pub relying_party: Option<Address>,
 

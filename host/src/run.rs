@@ -11,6 +11,7 @@ mod cmdline;
 mod cpuid;
 mod handed;
 mod launch;
+mod launch_log;
 mod linux;
 mod machine;
 mod measured;
@@ -54,6 +55,7 @@ use threads::{Stopped, VcpuThreads};
 use wiring::{Carriers, Consoles};
 
 pub use launch::launch_only;
+pub use launch_log::LaunchLogError;
 pub use linux::LinuxError;
 pub use report::host;
 pub use snp::SnpError;
@@ -128,6 +130,9 @@ pub enum RunError {
     /// A test's root signs what was measured, and nothing could be.
     #[error("measure the launch: {0}")]
     Measure(#[from] ::snp::measure::MeasureError),
+    /// A guest cannot be told what it is launched as.
+    #[error(transparent)]
+    LaunchLog(#[from] LaunchLogError),
     /// A firmware that starts where nothing is encrypted is ours.
     #[error("OVMF needs tee snp, but tee is {tee}")]
     OvmfNeedsSnp {
@@ -175,6 +180,7 @@ impl RunError {
             | Self::Snp(_)
             | Self::Planning(_)
             | Self::Measure(_)
+            | Self::LaunchLog(_)
             | Self::OvmfNeedsSnp { .. }
             | Self::TestRootNeedsSw { .. }
             | Self::CmdlineTooLong { .. } => ExitCode::Usage,
@@ -227,6 +233,9 @@ pub fn run_with_firmware<K: Kernel>(
     if let Technology::Snp(guest) = &prepared.technology {
         steps.done("plan", Some(guest.launch.to_string()));
         steps.done(PREDICTED, Some(guest.digest.to_string()));
+        if config.relying_party.is_some() {
+            ends.channels.push(launch_log::server(config, guest)?);
+        }
     }
     if let Some(evidence) = prepared.technology.test_evidence() {
         ends.channels.push(evidence.server());

@@ -2,11 +2,12 @@
 //!
 //! Owns the flow over any stream of bytes, be it a connection or a character device, without an asynchronous runtime:
 //! guests are small. The key is made for one session and never leaves it. What HTTP is needed is [`http`]'s, where
-//! evidence comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s.
+//! evidence comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s, what is said over them [`frame`]'s.
 //!
 //! Specification: the KBS attestation protocol of confidential-containers/trustee, version 0.4.0.
 
 pub mod evidence;
+pub mod frame;
 pub mod http;
 pub mod port;
 pub mod tls;

@@ -2,7 +2,8 @@
 //!
 //! Owns the way from settings to the prediction, and from a launch to what is told of it. Settings' defaults are the run's
 //! ([`Settings`]), and so are the launches ([`SnpLaunches`], [`SwLaunches`]): what stands here cannot drift apart from what
-//! is run (law *one-launch*). What a run tells its guest of itself is a prediction as well ([`of_sw`]).
+//! is run (law *one-launch*). What a run tells its guest of itself is a prediction as well ([`of_snp`],
+//! [`of_sw`]).
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use snp::cpu::CpuModel;
 use snp::digest::Digest;
 use snp::hex;
+use snp::id_block::Identity;
 use snp::measure::{self, Step};
 
 use super::{Details, DigestFor, MeasureError, Page, Piece, Prediction};
@@ -64,12 +66,29 @@ pub fn snp(
     let inputs = Inputs::open(&config)?;
     let launches = SnpLaunches::read(&config, &inputs).map_err(failed)?;
     let (digests, launch) = each(vcpus, |vcpus| launches.with_vcpus(vcpus))?;
+    snp_detailed(&config, &launch, digests, details)
+}
+
+/// What an SNP guest is launched as, which comes to this digest: every page of it.
+pub fn of_snp(config: &RunConfig, launch: &Launch<Identity>, digest: Digest) -> Result<Prediction, MeasureError> {
+    // Of OVMF there is nothing to tell but pages.
+    let is_ours = parameters(launch).is_some();
+    let prediction = snp_detailed(config, launch, of_one(config, digest), Details { sha256: is_ours, pages: true })?;
+    Ok(if is_ours { prediction } else { Prediction { firmware: None, memory_bytes: None, ..prediction } })
+}
+
+fn snp_detailed(
+    config: &RunConfig,
+    launch: &Launch<Identity>,
+    digests: Vec<DigestFor>,
+    details: Details,
+) -> Result<Prediction, MeasureError> {
     let prediction = Prediction {
         vcpu_type: Some(config.snp.vcpu_type.to_string()),
         guest_features: Some(format!("{:#x}", launch.identity.features.0)),
-        ..of_any(&config, digests)
+        ..of_any(config, digests)
     };
-    detailed(prediction, &launch, details, |trace| measure::traced(&launch, trace))
+    detailed(prediction, launch, details, |trace| measure::traced(launch, trace))
 }
 
 /// The digests of a `guest` in test mode with each of these numbers of vCPUs: what a test's root will say of it.
@@ -88,8 +107,7 @@ pub fn of_sw(
     digest: Digest,
     tsc_khz: u32,
 ) -> Result<Prediction, MeasureError> {
-    let digests = vec![DigestFor { vcpus: config.vcpus, launch_digest: digest.to_string() }];
-    sw_detailed(of_any(config, digests), launch, tsc_khz, Details { sha256: true, pages: true })
+    sw_detailed(of_any(config, of_one(config, digest)), launch, tsc_khz, Details { sha256: true, pages: true })
 }
 
 fn sw_detailed(
@@ -131,6 +149,10 @@ fn each<I>(
         None => with_vcpus(VcpuCount::ONE).map_err(failed)?.launch,
     };
     Ok((digests, launch))
+}
+
+fn of_one(config: &RunConfig, digest: Digest) -> Vec<DigestFor> {
+    vec![DigestFor { vcpus: config.vcpus, launch_digest: digest.to_string() }]
 }
 
 fn of_any(config: &RunConfig, digests: Vec<DigestFor>) -> Prediction {

@@ -48,8 +48,17 @@ pub struct Predicted<I> {
 impl<'a> SnpLaunches<'a> {
     /// Reads and checks the guest's files, and hashes what has to be.
     pub fn read(config: &'a RunConfig, inputs: &'a Inputs) -> Result<Self, RunError> {
+        Self::read_with_firmware(config, inputs, Firmware::of(inputs)?)
+    }
+
+    /// The same with another firmware than the one this program was built with.
+    pub fn read_with_firmware(
+        config: &'a RunConfig,
+        inputs: &'a Inputs,
+        firmware: Firmware<'a>,
+    ) -> Result<Self, RunError> {
         let linux = read_linux(config, inputs, &RamLayout::new(config.memory)?)?;
-        Ok(Self { config, inputs, image: Image::new(config, Firmware::of(inputs)?, linux)? })
+        Ok(Self { config, inputs, image: Image::new(config, firmware, linux)? })
     }
 
     /// What would be launched with so many vCPUs, whatever number `config` has.

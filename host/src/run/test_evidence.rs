@@ -2,22 +2,24 @@
 //!
 //! Owns what is signed, which is that this launch is carried out ([`super::measured`]) and what the guest wants to have
 //! beside it, and the answers on channel [`TEST_EVIDENCE`]: a program in the guest writes the 64 bytes of REPORT_DATA and reads
-//! a length (32 bits, little-endian) and as many bytes of JSON ([`Evidence::to_json`]), as often as it likes. Does not own the
+//! JSON ([`Evidence::to_json`]) in a [`frame`], as often as it likes. Does not own the
 //! signing: that is [`test_root`]'s. Nobody vouches for any of it (law *no-silent-trust*): a relying party has to be told
 //! to accept this root, and says so in all it says.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
+use attest_kbs::client::frame;
 use attest_kbs::client::port::TEST_EVIDENCE;
 use attest_kbs::protocol::evidence::Evidence;
 use gmem::launch::{Launch, Unsigned};
 use test_root::{Statement, TestRoot};
 
+use super::launch_log::{self, LaunchLogError};
 use super::{ChannelServer, measured};
 use crate::config::RunConfig;
 use crate::devices::virtio::channels::Session;
-use crate::measure::{MeasureError, ours};
+use crate::measure::ours;
 
 /// Bytes of a request.
 const REPORT_DATA_BYTES: usize = 64;
@@ -34,7 +36,7 @@ pub(super) struct TestEvidence {
 struct Launched {
     measurement: [u8; 48],
     /// Page by page: a relying party that wanted another one finds in it what differs.
-    trace: String,
+    log: Vec<u8>,
 }
 
 /// Why there is no such evidence.
@@ -42,10 +44,8 @@ struct Launched {
 pub(super) enum TestEvidenceError {
     #[error("measure the launch: {0}")]
     Measure(#[from] ::snp::measure::MeasureError),
-    #[error("trace the launch: {0}")]
-    Trace(#[from] Box<MeasureError>),
-    #[error("write the trace: {0}")]
-    Write(#[from] serde_json::Error),
+    #[error(transparent)]
+    Log(#[from] LaunchLogError),
 }
 
 impl TestEvidence {
@@ -62,9 +62,9 @@ impl TestEvidence {
         tsc_khz: u32,
     ) -> Result<String, TestEvidenceError> {
         let digest = measured::traced(launch, |_| {})?;
-        let trace = serde_json::to_string(&ours::of_sw(config, launch, digest, tsc_khz).map_err(Box::new)?)?;
+        let log = launch_log::written(ours::of_sw(config, launch, digest, tsc_khz))?;
         // A guest in test mode is launched once.
-        let _ = self.launched.set(Launched { measurement: digest.0, trace });
+        let _ = self.launched.set(Launched { measurement: digest.0, log });
         Ok(digest.to_string())
     }
 
@@ -98,10 +98,8 @@ impl TestEvidence {
         let evidence = Evidence::Snp {
             report,
             certificates: Some(self.root.certificates().to_vec()),
-            launch_log: Some(launched.trace.clone().into_bytes()),
+            launch_log: Some(launched.log.clone()),
         };
-        let body = serde_json::to_vec(&evidence.to_json())?;
-        let len = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        Ok([&len.to_le_bytes()[..], &body].concat())
+        frame::framed(&serde_json::to_vec(&evidence.to_json())?)
     }
 }

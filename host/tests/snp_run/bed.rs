@@ -17,7 +17,7 @@ use tenure::config::inputs::Inputs;
 use tenure::config::{RunConfig, Settings, Tee};
 use tenure::events::{Event, EventLog};
 use tenure::report::RunReport;
-use tenure::run::{self, ChannelServer, Ends, RunError};
+use tenure::run::{self, ChannelServer, Ends, Firmware, RunError};
 use tenure::stop::StopSignal;
 use tenure_silicon::config::Config;
 use tenure_silicon::model::Model;
@@ -89,6 +89,18 @@ impl Bed {
     }
 
     pub(crate) fn try_run_on(&self, kernel: &impl Kernel) -> (Result<RunReport, RunError>, Vec<Event>) {
+        self.run_in(|ends| run::run(kernel, Tee::Snp, &self.config, &self.inputs, ends))
+    }
+
+    /// With another firmware.
+    pub(crate) fn try_run_with(&self, firmware: Firmware<'_>) -> (Result<RunReport, RunError>, Vec<Event>) {
+        self.run_in(|ends| run::run_with_firmware(&self.kernel, Tee::Snp, &self.config, &self.inputs, firmware, ends))
+    }
+
+    fn run_in(
+        &self,
+        run: impl FnOnce(Ends) -> Result<RunReport, RunError>,
+    ) -> (Result<RunReport, RunError>, Vec<Event>) {
         self.console.0.lock().unwrap().clear();
         let events = EventLog::in_memory();
         let ends = Ends {
@@ -100,7 +112,7 @@ impl Bed {
             channels: std::mem::take(&mut *self.servers.lock().unwrap()),
             stop: StopSignal::new().unwrap(),
         };
-        let report = run::run(kernel, Tee::Snp, &self.config, &self.inputs, ends);
+        let report = run(ends);
         (report, events.collected().into_iter().map(|timed| timed.event).collect())
     }
 

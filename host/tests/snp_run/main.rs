@@ -7,6 +7,7 @@
 mod bed;
 mod certificates;
 mod faults;
+mod flow;
 mod predicted;
 
 use std::fs::File;

@@ -21,14 +21,14 @@ use crate::bed::{Bed, NOT_BUILT, Ran, predicted, report};
 const ID_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/snp/idblock/id_key_test.pem");
 
 /// What `tenure` says to this command line, which is right.
-fn tenure(words: &[&str]) -> Vec<u8> {
+pub(crate) fn tenure(words: &[&str]) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_tenure")).args(words).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 /// A run with these arguments, as its command line has them.
-fn run_with(words: &[&str]) -> Bed {
+pub(crate) fn run_with(words: &[&str]) -> Bed {
     let cli = Cli::try_parse_from([&["tenure", "run", "--tee", "snp"], words].concat()).unwrap();
     let cli::Command::Run(args) = cli.command else { panic!("{words:?}") };
     let bed = Bed::with(args.settings);
@@ -37,7 +37,7 @@ fn run_with(words: &[&str]) -> Bed {
 }
 
 /// The least that is accepted as a kernel, and a RAM disk.
-fn linux(dir: &Path) -> [String; 2] {
+pub(crate) fn linux(dir: &Path) -> [String; 2] {
     const SECTORS: u8 = 4;
     let mut header = SetupHeader::new_zeroed();
     header.setup_sects = SECTORS;

@@ -1,8 +1,9 @@
 //! Where a guest's evidence comes from.
 //!
 //! Owns the sources: Linux's configfs ([`tsm`]) and, for guests of the software platform, a device that asks its root
-//! ([`test_device`]). What comes from there is not believed, only handed on.
+//! ([`test_device`]), and what was launched, if the host tells ([`launch_log`]). What comes from there is not believed, only handed on.
 
+pub mod launch_log;
 pub mod sev_guest;
 pub mod test_device;
 pub mod tsm;

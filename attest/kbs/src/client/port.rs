@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Leads to the guest's relying party.
 pub const RELYING_PARTY: &str = "tenure.relying-party";
+/// Tells a guest whose reports hardware signs what it was launched as.
+pub const LAUNCH_LOG: &str = "tenure.launch-log";
 /// Leads to whoever signs for guests in software.
 pub const TEST_EVIDENCE: &str = "tenure.evidence";
 

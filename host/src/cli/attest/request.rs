@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use attest_kbs::client::evidence::launch_log::{self, Logged};
 use attest_kbs::client::evidence::sev_guest::SevGuest;
 use attest_kbs::client::evidence::test_device::TestDevice;
 use attest_kbs::client::evidence::tsm::{self, Tsm};
@@ -139,7 +140,7 @@ pub(super) fn request(args: &RequestArgs) -> Result<ExitCode, CliError> {
 
 fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
     args.out.has_a_place().map_err(RequestError::Out)?;
-    let mut source = args.evidence.open()?;
+    let mut source = with_log(args.evidence.open()?);
     let http = match (&args.url, &args.channel) {
         (Some(url), _) => Http::new(tls::connect(url, args.tls_ca.as_deref())?, &url.authority()),
         (None, Some(path)) => Http::new(device(path)?, OVER_A_DEVICE),
@@ -155,6 +156,18 @@ fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
     }
     let secret = session.resource(&args.resource)?;
     args.out.write_secret(&secret).map_err(RequestError::Out)
+}
+
+/// Who refuses can say what is wrong if it sees what was launched; who does not see it refuses no less.
+fn with_log(source: Box<dyn EvidenceSource>) -> Box<dyn EvidenceSource> {
+    let Some(device) = port::named(port::LAUNCH_LOG) else { return source };
+    match launch_log::read(&device) {
+        Ok(log) => Box::new(Logged::new(source, log)),
+        Err(error) => {
+            eprintln!("{}: {error}: the relying party is not told what was launched", device.display());
+            source
+        }
+    }
 }
 
 fn device(path: &PathBuf) -> Result<Box<dyn Stream>, RequestError> {

@@ -1,11 +1,10 @@
 //! Evidence of a guest in software: a device asks whoever signs for it.
 //!
-//! Owns what is said over it. The guest writes the 64 bytes; the answer is its length (u32, little-endian) and then
-//! JSON: the report in base64, the table of certificates, and what was launched if that is known. What comes of it
+//! Owns what is said over it. The guest writes the 64 bytes; the answer is JSON in a [`frame`]: the report in base64, the table of certificates, and what was launched if that is known. What comes of it
 //! rests on a test's root, and is labelled so by everybody.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding};
@@ -13,10 +12,9 @@ use kbs_types::Tee;
 use serde::Deserialize;
 
 use super::{EvidenceSource, SourceError};
+use crate::client::frame;
 use crate::client::tls::Stream;
 use crate::protocol::evidence::Evidence;
-
-const ANSWER_MOST: u32 = 1 << 20;
 
 /// A device, or a stream that is one.
 pub struct TestDevice {
@@ -56,15 +54,7 @@ impl TestDevice {
     fn exchange(&mut self, report_data: &[u8; 64]) -> io::Result<Evidence> {
         self.stream.write_all(report_data)?;
         self.stream.flush()?;
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = u32::from_le_bytes(length);
-        if length > ANSWER_MOST {
-            return Err(io::Error::other(format!("an answer of {length} bytes is more than {ANSWER_MOST}")));
-        }
-        let mut answer = Vec::new();
-        (&mut *self.stream).take(length.into()).read_to_end(&mut answer)?;
-        let answer: Answer = serde_json::from_slice(&answer)?;
+        let answer: Answer = serde_json::from_slice(&frame::read(&mut *self.stream)?)?;
         let decoded =
             |text: &str| Base64::decode_vec(text).map_err(|_| io::Error::other("the answer has what is not base64"));
         Ok(Evidence::Snp {
@@ -88,6 +78,7 @@ impl EvidenceSource for TestDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
     use std::os::unix::net::UnixStream;
     use std::thread;
 
@@ -105,7 +96,7 @@ mod tests {
     }
 
     fn framed(text: &str) -> Vec<u8> {
-        [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat()
+        frame::framed(text.as_bytes()).unwrap()
     }
 
     #[test]
