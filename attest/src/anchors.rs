@@ -12,6 +12,9 @@ use core::fmt;
 
 use crate::x509::{Certificate, CertificateError};
 
+/// What is found of the signature of a certificate that is known.
+pub(crate) const KNOWN: &str = "by it, as is known: the certificate is one that is part of this program";
+
 /// A root of trust: a vendor's, or one for tests, which is another value.
 pub trait Root: Copy + fmt::Debug + fmt::Display {
     /// Whether hardware vouches for what rests on it.

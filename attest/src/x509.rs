@@ -112,6 +112,8 @@ enum Algorithm {
 /// A certificate or a list of revoked ones, as far as they are alike.
 #[derive(Debug)]
 struct Signed<'a> {
+    /// All of it.
+    der: &'a [u8],
     /// The bytes that are signed.
     bytes: &'a [u8],
     /// The algorithm in words and as it stands there.
@@ -137,7 +139,7 @@ impl<'a> Signed<'a> {
             return Err(CertificateError::Algorithm);
         };
         let signature = signature.as_bytes().ok_or(CertificateError::Signature)?;
-        Ok(Self { bytes, algorithm, named, signature })
+        Ok(Self { der, bytes, algorithm, named, signature })
     }
 
     /// That the algorithm is named inside what is signed, too.
@@ -195,6 +197,11 @@ impl<'a> Certificate<'a> {
             }
         }
         Ok(())
+    }
+
+    /// All of it, as it was received.
+    pub(crate) fn der(&self) -> &'a [u8] {
+        self.signed.der
     }
 
     pub(crate) fn subject(&self) -> &Name {

@@ -221,18 +221,18 @@ impl<T: attest::Evidence> Judged<T> {
     }
 }
 
-/// AMD's roots, and a test's, if somebody asked for one.
+/// AMD's roots, with what is known that they signed, and a test's, if somebody asked for one.
 pub fn anchors(test: Option<(&Source, Product)>) -> Result<Anchors, EvidenceError> {
     anchors_and_root(test).map(|(anchors, _)| anchors)
 }
 
 /// The same, with the test's root as it was read.
 pub fn anchors_and_root(test: Option<(&Source, Product)>) -> Result<(Anchors, Option<Vec<u8>>), EvidenceError> {
-    let Some((from, product)) = test else { return Ok((Anchors::amd(), None)) };
+    let amd = Anchors::amd().with_known_intermediates();
+    let Some((from, product)) = test else { return Ok((amd, None)) };
     let root = from.read("test-root", MOST)?;
-    let anchors = Anchors::amd()
-        .with_test_root(product, &root)
-        .map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })?;
+    let anchors =
+        amd.with_test_root(product, &root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })?;
     Ok((anchors, Some(root)))
 }
 

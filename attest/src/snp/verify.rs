@@ -19,6 +19,7 @@ use p384::ecdsa::{Signature, VerifyingKey};
 use super::report::SigningKey;
 use super::vek::{self, Part};
 use super::{Anchor, Anchors, Endorsements, PackedTcb, Product, Report, Tcb};
+use crate::anchors::KNOWN;
 use crate::check::{CheckId, Checks, Fault, Horizon};
 use crate::hex::Hex;
 use crate::time::UnixTime;
@@ -262,8 +263,7 @@ impl Judge {
         };
         self.checks.add(INTERMEDIATE, format!("{}: {wanted}", self.intermediate_wanted()), found);
         if known == Some(*anchor) {
-            let known = "by it, as is known: the certificate is one that is part of this program";
-            self.checks.add(INTERMEDIATE_SIGNER, format!("by {anchor}"), Ok::<_, String>(known));
+            self.checks.add(INTERMEDIATE_SIGNER, format!("by {anchor}"), Ok::<_, String>(KNOWN));
         } else {
             self.signer(INTERMEDIATE_SIGNER, certificate, root, &anchor.to_string());
         }

@@ -124,10 +124,10 @@ pub fn verify<'q>(
             return Err(Rejected::new(checks));
         }
     };
-    let mut judge = Judge { checks, horizon: Horizon::at(now) };
+    let mut judge = Judge { checks, horizon: Horizon::at(now), anchors, by_root: None };
     judge.quote(&quote);
-    let chain = judge.decode(quote.pck_chain());
-    let certificates = chain.as_ref().map(|chain| judge.chain(chain, anchors));
+    let decoded = judge.decode(quote.pck_chain());
+    let certificates = decoded.as_ref().map(|chain| judge.chain(chain));
     let none = Chain::default();
     let chain = certificates.as_ref().unwrap_or(&none);
     judge.qe(&quote, chain.key.as_ref());
@@ -137,7 +137,7 @@ pub fn verify<'q>(
     let info = judge.tcb_info(collateral.tcb_info, issuer, pck.as_ref());
     let identity = judge.qe_identity(collateral.qe_identity, issuer, quote.qe_report());
     let evaluation = judge.tcb(&quote, pck.as_ref(), info.as_ref(), identity.as_ref());
-    let Judge { checks, horizon } = judge;
+    let Judge { checks, horizon, .. } = judge;
     let (Some(pck), Some(info), Some(identity), Some(evaluation)) = (pck, info, identity, evaluation) else {
         return Err(Rejected::new(checks));
     };
@@ -154,12 +154,15 @@ pub fn verify<'q>(
 }
 
 /// Makes checks and notes them.
-struct Judge {
+struct Judge<'a> {
     checks: Checks,
     horizon: Horizon,
+    anchors: &'a Anchors,
+    /// The certificate, in DER, that was last found to be signed by the root.
+    by_root: Option<Vec<u8>>,
 }
 
-impl Judge {
+impl Judge<'_> {
     /// What the quote itself can show: that the attestation key signed it.
     fn quote(&mut self, quote: &Quote<'_>) {
         let reserved = quote.td_attributes().reserved();

@@ -104,9 +104,10 @@ impl QuoteEvidence {
     }
 }
 
-/// Intel's root, and a test's, if somebody asked for one.
+/// Intel's root, with what is known that it signed, and a test's, if somebody asked for one.
 pub fn anchors(test: Option<&Source>) -> Result<Anchors, EvidenceError> {
-    let Some(from) = test else { return Ok(Anchors::intel()) };
+    let intel = Anchors::intel().with_known_intermediates();
+    let Some(from) = test else { return Ok(intel) };
     let root = from.read("test-root", MOST)?;
-    Anchors::intel().with_test_root(&root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })
+    intel.with_test_root(&root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })
 }

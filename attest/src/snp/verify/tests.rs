@@ -106,3 +106,5 @@ fn no_silent_trust_every_check_is_in_every_verdict() {
         assert_eq!(names(rejected.checks()), expected);
     }
 }
+
+mod known;

@@ -8,10 +8,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Judge;
+use crate::anchors::KNOWN;
 use crate::check::{CheckId, Fault};
 use crate::pem;
-use crate::tdx::Anchor;
-use crate::tdx::{Anchors, Collateral};
+use crate::tdx::{Anchor, Collateral};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, CertificateError};
 
@@ -51,6 +51,8 @@ const KEY_REVOCATION: CheckId =
 /// Who issues platforms' certificates: for those with one processor package, and those with several.
 const CAS: [&str; 2] = ["Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"];
 const KEY_NAME: &str = "Intel SGX PCK Certificate";
+/// What is found of a signature that was checked, and is its issuer's.
+const BY_IT: &str = "by it";
 
 struct ListIds {
     signer: CheckId,
@@ -68,9 +70,20 @@ pub(super) struct Chain<'a> {
     pub(super) root: Option<(Anchor, Certificate<'a>)>,
 }
 
+/// A certificate whose key signs others. If it is a root's, it is said which.
+#[derive(Clone, Copy)]
+pub(super) struct Signer<'a> {
+    certificate: &'a Certificate<'a>,
+    anchor: Option<Anchor>,
+}
+
 impl<'a> Chain<'a> {
-    pub(super) fn root(&self) -> Option<&Certificate<'a>> {
-        self.root.as_ref().map(|(_, root)| root)
+    pub(super) fn root(&self) -> Option<Signer<'_>> {
+        self.root.as_ref().map(|(anchor, certificate)| Signer { certificate, anchor: Some(*anchor) })
+    }
+
+    fn ca(&self) -> Option<Signer<'_>> {
+        self.ca.as_ref().map(|certificate| Signer { certificate, anchor: None })
     }
 
     pub(super) fn anchor(&self) -> Option<Anchor> {
@@ -78,7 +91,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-impl Judge {
+impl<'a> Judge<'a> {
     pub(super) fn decode(&mut self, pem: &[u8]) -> Option<Decoded> {
         let chain = pem::chain(pem);
         let wanted = "a platform key's certificate, an intermediate one and a root, in PEM";
@@ -90,21 +103,24 @@ impl Judge {
         chain.ok()
     }
 
-    pub(super) fn chain<'a>(&mut self, [key, ca, root]: &'a Decoded, anchors: &'a Anchors) -> Chain<'a> {
-        let root = self.root(root, anchors);
-        let ca = self.read(CA, ca, &CAS);
-        self.issued(CA_SIGNER, CA_VALIDITY, ca.as_ref(), root.as_ref().map(|(_, root)| root));
-        match &ca {
+    pub(super) fn chain<'c>(&mut self, [key, ca, root]: &'c Decoded) -> Chain<'c>
+    where
+        'a: 'c,
+    {
+        let mut chain = Chain { root: self.root(root), ca: self.read(CA, ca, &CAS), key: None };
+        self.issued(CA_SIGNER, CA_VALIDITY, chain.ca.as_ref(), chain.root());
+        match &chain.ca {
             Some(ca) => self.checks.add(CA_AUTHORITY, "to sign certificates", ca.authority().map(|()| "that")),
             None => self.checks.skip(CA_AUTHORITY, "there is no such certificate"),
         }
-        let key = self.read(KEY, key, &[KEY_NAME]);
-        self.issued(KEY_SIGNER, KEY_VALIDITY, key.as_ref(), ca.as_ref());
-        Chain { key, ca, root }
+        chain.key = self.read(KEY, key, &[KEY_NAME]);
+        self.issued(KEY_SIGNER, KEY_VALIDITY, chain.key.as_ref(), chain.ca());
+        chain
     }
 
     /// The trusted root whose key is that of the one that came along: that vouches for nothing, but is named so.
-    fn root<'a>(&mut self, der: &[u8], anchors: &'a Anchors) -> Option<(Anchor, Certificate<'a>)> {
+    fn root(&mut self, der: &[u8]) -> Option<(Anchor, Certificate<'a>)> {
+        let anchors = self.anchors;
         let wanted: Vec<String> = anchors.iter().map(|anchor| anchor.to_string()).collect();
         let wanted = if wanted.is_empty() { "a trusted one, and none is".into() } else { wanted.join(" or ") };
         let found = match Certificate::parse(der) {
@@ -123,7 +139,7 @@ impl Judge {
     }
 
     /// A certificate that must have one of these names. One with another name is none.
-    pub(super) fn read<'a>(&mut self, id: CheckId, der: &'a [u8], names: &[&str]) -> Option<Certificate<'a>> {
+    pub(super) fn read<'c>(&mut self, id: CheckId, der: &'c [u8], names: &[&str]) -> Option<Certificate<'c>> {
         let wanted = names.join("'s or ");
         let found = match Certificate::parse(der) {
             Ok(certificate) => match certificate.common_name() {
@@ -142,29 +158,46 @@ impl Judge {
         signer: CheckId,
         validity: CheckId,
         certificate: Option<&Certificate<'_>>,
-        issuer: Option<&Certificate<'_>>,
+        issuer: Option<Signer<'_>>,
     ) {
         let Some(certificate) = certificate else {
             return self.skip_all([signer, validity], "there is no such certificate");
         };
         match issuer {
             Some(issuer) => {
-                let named = certificate.issuer() == issuer.subject();
-                let found = if named {
-                    by(certificate.is_signed_by(issuer))
+                let subject = issuer.certificate.subject();
+                let found = if certificate.issuer() == subject {
+                    self.signed(certificate, issuer)
                 } else {
                     Err(format!("by {}, as it says", certificate.issuer()))
                 };
-                self.checks.add(signer, format!("by {}", issuer.subject()), found);
+                self.checks.add(signer, format!("by {subject}"), found);
             }
             None => self.checks.skip(signer, "there is no certificate of its issuer"),
         }
         self.span(validity, certificate.validity());
     }
 
+    /// That this issuer's key signed a certificate. What a root signed may be known, or was looked at before: mostly one
+    /// certificate comes along with both of Intel's statements.
+    fn signed(&mut self, certificate: &Certificate<'_>, issuer: Signer<'_>) -> Result<&'static str, String> {
+        let is_known = issuer.anchor.is_some() && self.anchors.knows(certificate.der()) == issuer.anchor;
+        if is_known {
+            return Ok(KNOWN);
+        }
+        if issuer.anchor.is_some() && self.by_root.as_deref() == Some(certificate.der()) {
+            return Ok(BY_IT);
+        }
+        let found = by(certificate.is_signed_by(issuer.certificate));
+        if issuer.anchor.is_some() && found.is_ok() {
+            self.by_root = Some(certificate.der().to_vec());
+        }
+        found
+    }
+
     /// That neither the key's certificate nor its issuer's was revoked. The root's list, for more of its certificates.
-    pub(super) fn revocation<'a>(&mut self, collateral: &Collateral<'a>, chain: &Chain<'_>) -> Option<Crl<'a>> {
-        let of_root = self.list(ROOT_CRL, collateral.root_crl, chain.root());
+    pub(super) fn revocation<'c>(&mut self, collateral: &Collateral<'c>, chain: &Chain<'_>) -> Option<Crl<'c>> {
+        let of_root = self.list(ROOT_CRL, collateral.root_crl, chain.root().map(|root| root.certificate));
         self.absent(CA_REVOCATION, chain.ca.as_ref(), of_root.as_ref());
         let of_ca = self.list(PCK_CRL, collateral.pck_crl, chain.ca.as_ref());
         self.absent(KEY_REVOCATION, chain.key.as_ref(), of_ca.as_ref());
@@ -172,7 +205,7 @@ impl Judge {
     }
 
     /// A list by this issuer. One that somebody else signed is none.
-    fn list<'a>(&mut self, ids: ListIds, der: Option<&'a [u8]>, issuer: Option<&Certificate<'_>>) -> Option<Crl<'a>> {
+    fn list<'c>(&mut self, ids: ListIds, der: Option<&'c [u8]>, issuer: Option<&Certificate<'_>>) -> Option<Crl<'c>> {
         let ListIds { signer, validity } = ids;
         let Some(der) = der else {
             self.checks
@@ -215,7 +248,7 @@ impl Judge {
 
 fn by(signed: Result<(), CertificateError>) -> Result<&'static str, String> {
     match signed {
-        Ok(()) => Ok("by it"),
+        Ok(()) => Ok(BY_IT),
         Err(CertificateError::Signature) => Err("not by it, or something of it was changed".to_string()),
         Err(error) => Err(format!("by {error}")),
     }

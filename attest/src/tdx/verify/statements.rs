@@ -7,6 +7,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use super::chain::Signer;
 use super::{Judge, is_signed};
 use crate::UnixTime;
 use crate::check::{CheckId, Fault};
@@ -17,7 +18,6 @@ use crate::tdx::collateral::{CollateralError, Module, QeIdentity, SignedJson, Tc
 use crate::tdx::pck::Pck;
 use crate::tdx::quote::EnclaveReport;
 use crate::tdx::tcb::{self, Evaluation, TcbError, TcbStatus};
-use crate::x509::Certificate;
 use crate::x509::crl::Crl;
 
 const SIGNER_NAME: &str = "Intel SGX TCB Signing";
@@ -74,11 +74,11 @@ const STATUS: CheckId = CheckId::required("tcb.status", "the platform's status")
 /// Who issues certificates for signing statements, and what it has revoked.
 #[derive(Clone, Copy)]
 pub(super) struct Issuer<'a> {
-    pub(super) root: Option<&'a Certificate<'a>>,
+    pub(super) root: Option<Signer<'a>>,
     pub(super) revoked: Option<&'a Crl<'a>>,
 }
 
-impl Judge {
+impl Judge<'_> {
     /// TCB info, and that it is about the platform with this key.
     pub(super) fn tcb_info(
         &mut self,

@@ -135,3 +135,5 @@ fn no_silent_trust_every_check_is_in_every_verdict() {
         assert_eq!(names(rejected.checks()), expected, "{rejected}");
     }
 }
+
+mod known;
