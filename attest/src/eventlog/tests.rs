@@ -157,7 +157,7 @@ fn no_silent_trust_logs_that_are_none() {
     assert_eq!(with(4, &[4]), none);
     assert_eq!(with(8, &[1]), none);
     assert_eq!(with(0x20, b"s"), none);
-    for count in [0u32, 9, u32::MAX] {
+    for count in [0u32, 9, 65535, u32::MAX] {
         let expected = format!("it has digests of {count} kinds; 1 to 8 are known");
         assert_eq!(with(0x38, &count.to_le_bytes()), expected);
     }
@@ -177,4 +177,69 @@ fn no_silent_trust_logs_that_are_none() {
     let expected = format!("it ends within the data of event 43, at byte {:#x}", last + 66);
     assert_eq!(with(last + 62, &[0xff; 4]), expected);
     assert_eq!(with(end + 0x20, &[0xfe]), format!("byte {:#x} follows its end", end + 0x20));
+}
+
+/// What fails of a log that is held against the quote of the real machine it came from.
+fn fails(log: &[u8], quote: &[u8]) -> Vec<&'static str> {
+    let quote = Endorsed::assumed_verified(crate::tdx::Quote::parse(quote).unwrap());
+    let log = EventLog::parse(log).unwrap();
+    check(Some(&log), &quote).failed().map(|check| check.id.name()).collect()
+}
+
+/// no-silent-trust: an event that is left out, there twice or in another place, or that has another digest, is noticed
+/// in its own register and in no other. RTMRs say nothing of the order between them.
+#[test]
+fn no_silent_trust_each_event_counts_in_its_register() {
+    const NAMES: [&str; 4] = ["log.rtmr0", "log.rtmr1", "log.rtmr2", "log.rtmr3"];
+    let (bytes, quote) = (grub(), vector("attest/real/v4-gce-cos113.quote"));
+    // What follows a quote is zeros or nothing.
+    let quote = &quote[..quote.len() - 0x1000];
+    let starts = places(&bytes);
+    let log = EventLog::parse(&bytes).unwrap();
+    assert_eq!(fails(&bytes, quote), [""; 0]);
+    for (pair, event) in starts.windows(2).zip(log.events()) {
+        let [start, end] = *pair else { unreachable!() };
+        let name = NAMES[usize::from(event.rtmr)];
+        let this = &bytes[start..end];
+        assert_eq!(fails(&[&bytes[..start], &bytes[end..]].concat(), quote), [name], "{start:#x} left out");
+        assert_eq!(fails(&[&bytes[..end], this, &bytes[end..]].concat(), quote), [name], "{start:#x} twice");
+        let is_own = event.data_digest() == DataDigest::Own;
+        for at in start + 14..start + 62 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            let expected: &[&str] = if is_own { &[name, "log.data"] } else { &[name] };
+            assert_eq!(fails(&changed, quote), expected, "digest of {start:#x}");
+        }
+        // Its data alone: if the digest is theirs.
+        let mut changed = bytes.clone();
+        changed[end - 1] ^= 0x20;
+        let expected: &[&str] = if is_own { &["log.data"] } else { &[] };
+        assert_eq!(fails(&changed, quote), expected, "data of {start:#x}");
+    }
+    for (places, events) in starts.windows(3).zip(log.events().windows(2)) {
+        let ([start, middle, end], [one, other]) = (places, events) else { unreachable!() };
+        let turned = [&bytes[..*start], &bytes[*middle..*end], &bytes[*start..*middle], &bytes[*end..]].concat();
+        let counts = one.rtmr == other.rtmr && one.digest != other.digest;
+        let expected: &[&str] = if counts { &[NAMES[usize::from(one.rtmr)]] } else { &[] };
+        assert_eq!(fails(&turned, quote), expected, "{start:#x} after the next");
+    }
+    // A register of its own is what an event counts in.
+    let mut moved = bytes.clone();
+    moved[starts[0]] = 4;
+    assert_eq!(fails(&moved, quote), ["log.rtmr0", "log.rtmr3"]);
+}
+
+/// However long an area that was never written is, it ends the log.
+#[test]
+fn no_silent_trust_an_area_that_was_never_written() {
+    let bytes = grub();
+    let end = *places(&bytes).last().unwrap();
+    for pad in [0, 0xff] {
+        let mut log = bytes[..end].to_vec();
+        log.resize(end + (64 << 10), pad);
+        assert_eq!(EventLog::parse(&log).unwrap(), EventLog::parse(&bytes).unwrap());
+        let last = log.len() - 1;
+        log[last] = 0x55;
+        assert!(EventLog::parse(&log).is_err(), "something stands in it");
+    }
 }

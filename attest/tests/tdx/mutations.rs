@@ -1,9 +1,9 @@
 //! Law no-silent-trust: what was changed, exchanged or left out is refused, and for that reason. All of it starts from a
-//! quote of a real platform that is verified.
+//! quote of a real platform that is verified. The list of all such changes is in `../mutations.rs`.
 
 use attest::UnixTime;
-use attest::tdx::Quote;
 use attest::tdx::QuoteError::{self, *};
+use attest::tdx::{Allowance, Policy, Quote, ReferenceValues, appraise};
 
 use crate::evidence::{Evidence, vector};
 use crate::real::phala;
@@ -195,6 +195,89 @@ fn no_silent_trust_a_second_too_early_or_too_late() {
         if let Err(rejected) = verdict {
             let names = crate::evidence::failed(&rejected);
             assert!(names.contains(&"tcb-info.validity") && names.contains(&"qe-identity.validity"), "{names:?}");
+        }
+    }
+}
+
+/// A bit of every third byte before the certificates, others in each quote: what of it is signed by what.
+#[test]
+fn no_silent_trust_a_bit_of_what_is_signed() {
+    const KEY_AT: usize = DATA_AT + 64;
+    const REPORT_AT: usize = CERTIFICATION + 6;
+    const QE_SIGNATURE: usize = REPORT_AT + 384;
+    for (number, evidence) in [phala(), crate::real::debug()].into_iter().enumerate() {
+        let whole = Quote::parse(&evidence.quote).unwrap();
+        assert_eq!(whole.attestation_key()[..], evidence.quote[KEY_AT..CERTIFICATION]);
+        let authenticated = AUTHENTICATED + 2..AUTHENTICATED + 2 + whole.authenticated_data().len();
+        for at in (number..authenticated.end).step_by(3) {
+            let mut changed = evidence.clone();
+            changed.quote[at] ^= 1 << ((at + 3 * number) % 8);
+            let names = changed.rejected();
+            if Quote::parse(&changed.quote).is_err() {
+                assert_eq!(names, ["quote.form"], "byte {at:#x}");
+                let is_number = at < 48 || (LENGTH_AT..DATA_AT).contains(&at);
+                let is_certification = (CERTIFICATION..REPORT_AT).contains(&at);
+                assert!(is_number || is_certification || (AUTHENTICATED..AUTHENTICATED + 2).contains(&at), "{at:#x}");
+                continue;
+            }
+            let expected: &[&str] = match at {
+                0..KEY_AT => &["quote.signature"],
+                KEY_AT..CERTIFICATION => &["quote.signature", "qe.binding"],
+                REPORT_AT..QE_SIGNATURE => &["qe.signature"],
+                QE_SIGNATURE..AUTHENTICATED => &["qe.signature"],
+                _ if authenticated.contains(&at) => &["qe.binding"],
+                _ => unreachable!("{at:#x} is a length"),
+            };
+            // Beside that: what is said of TDX module, guest and QE is not what statements are about any more.
+            assert!(expected.iter().all(|name| names.contains(name)), "byte {at:#x}: {names:?}");
+            let beside = ["quote.attributes", "qe.", "module.", "tcb."];
+            let is_known = |name: &&str| expected.contains(name) || beside.iter().any(|it| name.starts_with(it));
+            assert!(names.iter().all(is_known), "byte {at:#x}: {names:?}");
+        }
+    }
+}
+
+/// A value that is expected, and the check that compares it.
+type Value = (&'static str, fn(&mut ReferenceValues) -> &mut [u8]);
+
+/// Every bit of everything that can be expected of a guest, on both real quotes whose platform is up to date.
+#[test]
+fn no_silent_trust_a_bit_of_what_is_expected() {
+    let values: [Value; 9] = [
+        ("reference.mrtd", |it| &mut it.mr_tds[0]),
+        ("reference.rtmr0", |it| &mut it.rtmrs[0][0]),
+        ("reference.rtmr1", |it| &mut it.rtmrs[1][0]),
+        ("reference.rtmr2", |it| &mut it.rtmrs[2][0]),
+        ("reference.rtmr3", |it| &mut it.rtmrs[3][0]),
+        ("reference.mrconfigid", |it| it.mr_config_id.as_mut().unwrap()),
+        ("reference.mrowner", |it| it.mr_owner.as_mut().unwrap()),
+        ("reference.mrownerconfig", |it| it.mr_owner_config.as_mut().unwrap()),
+        ("reference.report-data", |it| it.report_data.as_mut().unwrap()),
+    ];
+    let policy = Policy { allow: Allowance::ALL.into(), ..Policy::default() };
+    for evidence in [phala(), crate::real::debug()] {
+        let verified = evidence.verdict().unwrap();
+        let quote = Quote::parse(&evidence.quote).unwrap();
+        let mut references = ReferenceValues {
+            mr_tds: vec![*quote.mr_td()],
+            rtmrs: quote.rtmrs().map(|rtmr| vec![rtmr]),
+            mr_config_id: Some(*quote.mr_config_id()),
+            mr_owner: Some(*quote.mr_owner()),
+            mr_owner_config: Some(*quote.mr_owner_config()),
+            report_data: Some(*quote.report_data()),
+            mr_service_tds: vec![],
+        };
+        let fails = |references: &ReferenceValues| -> Vec<_> {
+            let appraisal = appraise(&verified, &policy, references);
+            appraisal.checks().failed().map(|check| check.id.name()).collect()
+        };
+        assert_eq!(fails(&references), [""; 0]);
+        for (name, value) in values {
+            for bit in 0..8 * value(&mut references).len() {
+                value(&mut references)[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(fails(&references), [name], "bit {bit}");
+                value(&mut references)[bit / 8] ^= 1 << (bit % 8);
+            }
         }
     }
 }
