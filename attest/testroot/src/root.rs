@@ -161,10 +161,7 @@ impl TestRoot {
 
     /// The same as if it were this moment, since 1970.
     pub fn load_at(dir: &Path, now: Duration) -> Result<TestRoot, TestRootError> {
-        let (is, wanted) = (Kind::of(dir)?, Kind::Snp);
-        if is != wanted {
-            return Err(TestRootError::OtherKind { dir: dir.to_owned(), is, wanted });
-        }
+        Kind::Snp.expect(dir)?;
         let read = files::read(dir)?;
         let about = About::parse(&read.about).map_err(|why| TestRootError::About { path: dir.join(ABOUT), why })?;
         let authority = Authority::from_pkcs8(about.model(), read.keys.each_ref().map(|key| &key[..]), about.from())

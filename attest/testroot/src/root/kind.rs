@@ -34,12 +34,20 @@ struct Said {
 }
 
 impl Kind {
-    /// What the description in this directory says. One that nobody can read is left to whom it should be of.
-    pub(super) fn of(dir: &Path) -> Result<Kind, TestRootError> {
+    /// What the description in this directory says, if anybody can read it.
+    pub(crate) fn of(dir: &Path) -> Result<Option<Kind>, TestRootError> {
         expect_directory(dir)?;
         let text = read_file(&dir.join(ABOUT), Secrecy::Public)?;
         let said = str::from_utf8(&text).ok().and_then(|text| toml::from_str::<Said>(text).ok());
-        Ok(if said.and_then(|said| said.tee).as_deref() == Some("tdx") { Kind::Tdx } else { Kind::Snp })
+        Ok(said.map(|said| if said.tee.as_deref() == Some("tdx") { Kind::Tdx } else { Kind::Snp }))
+    }
+
+    /// That the root in this directory is not of another kind. One whose description nobody can read may be.
+    pub(crate) fn expect(self, dir: &Path) -> Result<(), TestRootError> {
+        match Kind::of(dir)? {
+            Some(is) if is != self => Err(TestRootError::OtherKind { dir: dir.to_owned(), is, wanted: self }),
+            _ => Ok(()),
+        }
     }
 
     /// What is signed below such a root.
@@ -56,8 +64,8 @@ impl AnyRoot {
     /// Loads the root in this directory, and checks everything about it.
     pub fn load(dir: &Path) -> Result<AnyRoot, TestRootError> {
         match Kind::of(dir)? {
-            Kind::Snp => TestRoot::load(dir).map(|root| AnyRoot::Snp(Box::new(root))),
-            Kind::Tdx => TdxRoot::load(dir).map(|root| AnyRoot::Tdx(Box::new(root))),
+            None | Some(Kind::Snp) => TestRoot::load(dir).map(|root| AnyRoot::Snp(Box::new(root))),
+            Some(Kind::Tdx) => TdxRoot::load(dir).map(|root| AnyRoot::Tdx(Box::new(root))),
         }
     }
 }

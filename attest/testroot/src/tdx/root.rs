@@ -17,8 +17,8 @@ use crate::chain::ChainError;
 use crate::chip::Seed;
 use crate::root::about::moment;
 use crate::root::create::{expect_absent, place, yesterday};
-use crate::root::files::{Secrecy, expect_directory, make_directory, read_file, read_seed, write_file};
-use crate::root::{ABOUT, TestRootError};
+use crate::root::files::{Secrecy, make_directory, read_file, read_seed, write_file};
+use crate::root::{ABOUT, Kind, TestRootError};
 use about::About;
 
 mod about;
@@ -70,7 +70,7 @@ impl TdxRoot {
 
     /// The same as if it were this moment, since 1970.
     pub fn load_at(dir: &Path, now: Duration) -> Result<TdxRoot, TestRootError> {
-        expect_directory(dir)?;
+        Kind::Tdx.expect(dir)?;
         let public = |path: &str| read_file(&dir.join(path), Secrecy::Public);
         let about = About::parse(&public(ABOUT)?).map_err(|why| TestRootError::About { path: dir.join(ABOUT), why })?;
         let seed = read_seed(&dir.join(KEY))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::fixture::EPOCH;
-use crate::root::{AnyRoot, Kind};
+use crate::root::AnyRoot;
 use crate::tdx::collateral::FILES;
 use crate::{Statement as Report, TestRoot};
 
@@ -151,5 +151,8 @@ fn a_root_is_of_one_technology() {
     let error = TestRoot::load_at(&made.path(), NOW).map(|root| root.sign(&Report::new([1; 48]))).unwrap_err();
     assert!(matches!(error, TestRootError::OtherKind { is: Kind::Tdx, wanted: Kind::Snp, .. }));
     assert!(error.to_string().ends_with("signs quotes of TDX guests, not reports of SNP guests"), "{error}");
+    let about = fs::read_to_string(made.file(ABOUT)).unwrap();
+    fs::write(made.file(ABOUT), about.replace("tee = \"tdx\"\n", "")).unwrap();
+    assert!(made.error().ends_with("signs reports of SNP guests, not quotes of TDX guests"), "{}", made.error());
     assert!(matches!(TdxRoot::init(&made.path()), Err(TestRootError::Exists(_))), "nothing is written over");
 }
