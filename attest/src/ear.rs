@@ -38,6 +38,8 @@ impl TrustClaim {
     pub const AFFIRMED: Self = Self(2);
     /// Of executables: what was loaded at boot is recognised, and what runs later was not looked at.
     pub const BOOT_RECOGNISED: Self = Self(3);
+    /// Of hardware: it is recognised, and known to have flaws.
+    pub const VULNERABLE: Self = Self(32);
     /// Of hardware: it is not recognised.
     pub const UNRECOGNISED: Self = Self(97);
     /// Of what is to be hidden at run time: it can be read from outside.

@@ -96,6 +96,15 @@ pub enum EvidenceError {
          reports, not for --quote"
     )]
     OfReports,
+    /// What no quote depends on.
+    #[error("product is AMD's; Intel has one root for all of its platforms")]
+    NoProduct,
+    /// What a report does not have.
+    #[error(
+        "the arguments collateral, tcb-info, qe-identity, tcb-signing-chain, root-crl, pck-crl, event-log, mrtd, rtmr0 to \
+         rtmr3, mrconfigid, mrowner, mrownerconfig and service-td are for quotes, not for --report"
+    )]
+    OfQuotes,
     /// The time.
     #[error("now: the clock is before 1970: {0}")]
     Clock(#[from] SystemTimeError),

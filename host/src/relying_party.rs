@@ -1,116 +1,54 @@
 //! `tenure attest serve`: what evidence is worth to a relying party, for the service that asks.
 //!
-//! Owns the policy, reference values and roots of one service, and what its tokens claim of a report that meets them.
-//! Does not own any check ([`attest`]), nor who may ask for what when ([`attest_kbs::server`]).
+//! Owns the policies, reference values and roots of one service (of reports [`report`], of quotes [`quote`]), their name, and
+//! what its tokens claim of evidence that meets them. Does not own any check ([`attest`]), nor who may ask for what when
+//! ([`attest_kbs::server`]).
 //!
 //! Law no-silent-trust: with a test's root allowed every refusal is labelled, and what rests on it affirms no hardware.
 
 use attest::UnixTime;
 use attest::appraisal::Verdict as Appraised;
 use attest::ear::{TrustClaim, TrustVector};
-use attest::snp::{Anchors, Policy, Product, ReferenceValues, Report};
 use attest_kbs::appraiser::{Appraiser, Granted, Refused, Release, Verdict};
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence as Sent;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use snp::digest::Digest;
 use snp::hex;
 
-use crate::evidence::policy::PolicyFile;
-use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{Evidence, Judged, launch_log};
-use crate::measure::trace::Trace;
+use crate::evidence::verdict::SOFTWARE_TEST;
 
-/// DEBUG of a guest's policy.
-const DEBUG: u64 = 1 << 19;
+pub mod quote;
+pub mod report;
+
+use quote::TdxWishes;
+use report::SnpWishes;
 
 /// What a relying party wants to see.
 #[derive(Debug)]
 pub struct RelyingParty {
-    anchors: Anchors,
-    policy: Policy,
-    references: ReferenceValues,
-    crl: Option<Vec<u8>>,
-    test: Option<Product>,
+    snp: SnpWishes,
+    tdx: Option<TdxWishes>,
     release: Release,
-    /// The expected launches, page by page, as far as they are known so: they change no verdict.
-    expected: Vec<Trace>,
     id: String,
 }
 
-/// A root for tests, in place of a product's.
-#[derive(Clone, Debug)]
-pub struct TestRoot {
-    /// The product.
-    pub product: Product,
-    /// The root, in DER.
-    pub certificate: Vec<u8>,
-}
-
 impl RelyingParty {
-    /// Wants this of guests, and releases that to those which are so. `anchors` are those that come of `test`.
-    pub fn new(
-        anchors: Anchors,
-        test: Option<&TestRoot>,
-        policy: Policy,
-        references: ReferenceValues,
-        crl: Option<Vec<u8>>,
-        release: Release,
-    ) -> Self {
-        let id = id(&policy, &references, test, crl.as_deref(), &release);
-        Self {
-            anchors,
-            policy,
-            references,
-            crl,
-            test: test.map(|test| test.product),
-            release,
-            expected: Vec::new(),
-            id,
-        }
-    }
-
-    /// Names what differs from these launches, if it is another one.
+    /// Wants this of guests, and releases that to those which are so. Without wishes about them TDX guests get nothing.
     #[must_use]
-    pub fn expecting(self, expected: Vec<Trace>) -> Self {
-        Self { expected, ..self }
-    }
-
-    /// What is claimed of a report that is what is wanted.
-    fn vector(&self, judged: &Judged<Report<'_>>) -> TrustVector {
-        let Judged::Verified(verified, _) = judged else { return TrustVector::default() };
-        let references = &self.references;
-        let claimed = |is_so, claim| if is_so { claim } else { TrustClaim::NONE };
-        let is_known = !references.launch_digests.is_empty() || !references.id_keys.is_empty();
-        let is_debugged = verified.evidence().policy() & DEBUG != 0;
-        TrustVector {
-            instance_identity: claimed(!references.chips.is_empty(), TrustClaim::AFFIRMED),
-            configuration: TrustClaim::AFFIRMED,
-            executables: claimed(is_known, TrustClaim::BOOT_RECOGNISED),
-            hardware: if verified.anchor().is_hardware() { TrustClaim::AFFIRMED } else { TrustClaim::UNRECOGNISED },
-            runtime_opaque: if is_debugged { TrustClaim::VISIBLE } else { TrustClaim::AFFIRMED },
-            ..TrustVector::default()
-        }
-    }
-
-    /// Items of a launch that are not the expected ones, as its log tells: it is believed if the report's digest follows
-    /// from it.
-    fn differing(&self, judged: &Judged<Report<'_>>, log: &Option<Vec<u8>>) -> Vec<String> {
-        let (Judged::Verified(verified, _), Some(log)) = (judged, log) else { return Vec::new() };
-        match launch_log::explain(log, Digest(*verified.evidence().measurement()), &self.expected) {
-            Ok(items) => items.into_iter().map(|item| format!("launch: {item}")).collect(),
-            Err(error) => vec![format!("launch: not explained: {error}")],
-        }
-    }
-
-    fn label(&self) -> Option<&'static str> {
-        self.test.map(|_| "software-test")
+    pub fn new(snp: SnpWishes, tdx: Option<TdxWishes>, release: Release) -> Self {
+        let id = id(&snp, tdx.as_ref(), &release);
+        Self { snp, tdx, release, id }
     }
 }
 
 impl Appraiser for RelyingParty {
     fn judges(&self, tee: Tee) -> bool {
-        tee == Tee::Snp
+        match tee {
+            Tee::Snp => true,
+            Tee::Tdx => self.tdx.is_some(),
+            _ => false,
+        }
     }
 
     fn policy_id(&self) -> &str {
@@ -118,81 +56,148 @@ impl Appraiser for RelyingParty {
     }
 
     fn appraise(&self, evidence: &Sent, report_data: &[u8; 64], now: UnixTime) -> Verdict {
-        let malformed = |name: &str| Refused { failed: vec![name.into()], label: self.label() };
-        let Sent::Snp { report, certificates, launch_log } = evidence else {
-            return Verdict::Rejected(malformed("evidence.technology"));
-        };
-        let evidence = match Evidence::of_bytes(report.clone(), certificates.clone(), self.crl.clone()) {
-            Ok(evidence) => evidence,
-            Err(_) => return Verdict::Rejected(malformed("evidence.certificates")),
-        };
-        let references = ReferenceValues { report_data: Some(*report_data), ..self.references.clone() };
-        let judged = evidence.judge(&self.anchors, &self.policy, &references, now);
-        let said = VerdictReport::of(&evidence, &judged, now, self.test);
-        let refused = || Refused {
-            failed: said.failed.iter().map(|name| (*name).into()).chain(self.differing(&judged, launch_log)).collect(),
-            label: said.label,
-        };
-        let Judged::Verified(_, appraisal) = &judged else { return Verdict::Rejected(refused()) };
-        let granted = || Granted {
-            vector: self.vector(&judged),
-            claims: serde_json::json!({ "tee": "snp", "claims": said.said }),
-            release: self.release.clone(),
-        };
-        match appraisal.verdict() {
-            Appraised::Affirmed => Verdict::Affirmed(granted()),
-            Appraised::TestPassed => Verdict::TestPassed(granted()),
-            Appraised::NotMet => Verdict::NotMet(refused()),
+        let Self { snp, tdx, release, .. } = self;
+        match (evidence, tdx) {
+            (Sent::Snp { report, certificates, launch_log }, _) => {
+                let sent = (&report[..], certificates.as_deref(), launch_log.as_deref());
+                snp.appraise(sent, report_data, release, now)
+            }
+            (Sent::Tdx { quote, event_log }, Some(tdx)) => {
+                tdx.appraise((quote, event_log.as_deref()), report_data, release, now)
+            }
+            (Sent::Tdx { .. }, None) => rejected("evidence.technology", snp.label()),
         }
     }
 }
 
-/// Names all that verdicts depend on but the day.
-fn id(
-    policy: &Policy,
-    references: &ReferenceValues,
-    test: Option<&TestRoot>,
-    crl: Option<&[u8]>,
-    release: &Release,
-) -> String {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
+fn rejected(name: &str, label: Option<&'static str>) -> Verdict {
+    Verdict::Rejected(Refused { failed: vec![name.into()], label })
+}
+
+/// What the service is told of evidence that was verified.
+fn verdict(
+    appraised: Appraised,
+    granted: impl FnOnce() -> (TrustVector, Value, Release),
+    refused: impl FnOnce() -> Refused,
+) -> Verdict {
+    let granted = || {
+        let (vector, claims, release) = granted();
+        Granted { vector, claims, release }
     };
-    // Their fields in full, by name.
-    part(format!("{:?}", PolicyFile::from(policy)).as_bytes());
-    part(format!("{references:?}").as_bytes());
-    part(test.map(|test| test.product.name()).unwrap_or_default().as_bytes());
-    part(test.map(|test| &test.certificate[..]).unwrap_or_default());
-    part(crl.unwrap_or_default());
-    part(format!("{release:?}").as_bytes());
-    format!("tenure:sha256:{}", hex::text(&hash.finalize()))
+    match appraised {
+        Appraised::Affirmed => Verdict::Affirmed(granted()),
+        Appraised::TestPassed => Verdict::TestPassed(granted()),
+        Appraised::NotMet => Verdict::NotMet(refused()),
+    }
+}
+
+const fn claimed(is_so: bool, claim: TrustClaim) -> TrustClaim {
+    if is_so { claim } else { TrustClaim::NONE }
+}
+
+fn label(is_allowed: bool) -> Option<&'static str> {
+    is_allowed.then_some(SOFTWARE_TEST)
+}
+
+/// What goes into a name, each part with its length.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// Names all that verdicts depend on but the day.
+fn id(snp: &SnpWishes, tdx: Option<&TdxWishes>, release: &Release) -> String {
+    let mut parts = Parts::default();
+    snp.parts(&mut parts);
+    if let Some(tdx) = tdx {
+        parts.add(b"tdx");
+        tdx.parts(&mut parts);
+    }
+    parts.add(format!("{release:?}").as_bytes());
+    format!("tenure:sha256:{}", hex::text(&parts.0.finalize()))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::report::TestRoot;
     use super::*;
+    use crate::evidence::tdx::collateral::{CollateralFiles, CollateralPlace};
+    use crate::idblock::Source;
+    use attest::{snp as reports, tdx as quotes};
+
+    fn snp_wishes() -> SnpWishes {
+        SnpWishes {
+            anchors: reports::Anchors::amd(),
+            test: None,
+            policy: reports::Policy::default(),
+            references: reports::ReferenceValues::default(),
+            crl: None,
+            expected: Vec::new(),
+        }
+    }
+
+    fn tdx_wishes() -> TdxWishes {
+        TdxWishes {
+            anchors: quotes::Anchors::intel(),
+            test: None,
+            policy: quotes::Policy::default(),
+            references: quotes::ReferenceValues::default(),
+            collateral: CollateralPlace::Whole(Source::File("collateral".into())),
+            at_first: CollateralFiles::default(),
+        }
+    }
 
     /// A token of one set of wishes is none of another's.
     #[test]
     fn every_wish_is_in_the_name() {
-        let root = |byte| TestRoot { product: Product::Milan, certificate: vec![byte] };
-        let (policy, none) = (Policy::default(), ReferenceValues::default());
-        let digest = ReferenceValues { launch_digests: vec![[1; 48]], ..none.clone() };
-        let strict = Policy { vmpl: 1, ..Policy::default() };
-        let only = Release::Only(["a/b/c".to_owned()].into());
-        let ids = [
-            id(&policy, &none, None, None, &Release::All),
-            id(&strict, &none, None, None, &Release::All),
-            id(&policy, &digest, None, None, &Release::All),
-            id(&policy, &none, Some(&root(1)), None, &Release::All),
-            id(&policy, &none, Some(&root(2)), None, &Release::All),
-            id(&policy, &none, None, Some(&[1]), &Release::All),
-            id(&policy, &none, None, None, &only),
+        let root = |byte| Some(TestRoot { product: reports::Product::Milan, certificate: vec![byte] });
+        let digest = reports::ReferenceValues { launch_digests: vec![[1; 48]], ..Default::default() };
+        let snp = [
+            snp_wishes(),
+            SnpWishes { policy: reports::Policy { vmpl: 1, ..Default::default() }, ..snp_wishes() },
+            SnpWishes { references: digest, ..snp_wishes() },
+            SnpWishes { test: root(1), ..snp_wishes() },
+            SnpWishes { test: root(2), ..snp_wishes() },
+            SnpWishes { crl: Some(vec![1]), ..snp_wishes() },
         ];
+        let rtmr = quotes::ReferenceValues { rtmrs: [vec![], vec![[1; 48]], vec![], vec![]], ..Default::default() };
+        let list = serde_json::json!({ "pck_crl": "00" }).to_string();
+        let tdx = [
+            tdx_wishes(),
+            TdxWishes { policy: quotes::Policy { evaluation: 1, ..Default::default() }, ..tdx_wishes() },
+            TdxWishes { references: rtmr, ..tdx_wishes() },
+            TdxWishes { test: Some(vec![1]), ..tdx_wishes() },
+            TdxWishes { at_first: CollateralFiles::parse(&list, &Source::Stdin).unwrap(), ..tdx_wishes() },
+        ];
+        let only = Release::Only(["a/b/c".to_owned()].into());
+        let all = snp.iter().map(|snp| id(snp, None, &Release::All));
+        let quotes = tdx.iter().map(|tdx| id(&snp[0], Some(tdx), &Release::All));
+        let ids: Vec<_> = all.chain(quotes).chain([id(&snp[0], None, &only)]).collect();
         let different: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(different.len(), ids.len());
-        assert_eq!(ids[0], id(&policy, &none, None, None, &Release::All));
+        assert_eq!(ids[0], id(&snp_wishes(), None, &Release::All));
+    }
+
+    /// Nobody's quotes are judged without what Intel publishes.
+    #[test]
+    fn quotes_are_for_those_who_have_collateral() {
+        let without = RelyingParty::new(snp_wishes(), None, Release::All);
+        assert!(without.judges(Tee::Snp) && !without.judges(Tee::Tdx) && !without.judges(Tee::Sample));
+        let sent = Sent::Tdx { quote: vec![], event_log: None };
+        let Verdict::Rejected(refused) = without.appraise(&sent, &[0; 64], UnixTime::from_secs(0)) else {
+            unreachable!("no quote is judged")
+        };
+        assert_eq!((&refused.failed[..], refused.label), (&["evidence.technology".to_owned()][..], None));
+        let with = RelyingParty::new(snp_wishes(), Some(tdx_wishes()), Release::All);
+        assert!(with.judges(Tee::Snp) && with.judges(Tee::Tdx));
+        let Verdict::Rejected(refused) = with.appraise(&sent, &[0; 64], UnixTime::from_secs(0)) else {
+            unreachable!("its file is not there")
+        };
+        assert_eq!(refused.failed, ["collateral.files"]);
     }
 }

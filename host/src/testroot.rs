@@ -1,6 +1,6 @@
 //! `tenure attest testroot`: a root of trust for tests, in words and as JSON.
 //!
-//! Owns what is said of one, and what to do with it next. Does not own making, loading and signing: that is `test-root`'s.
+//! Owns what is said of one, and what to do with it next; of those for quotes [`tdx`] does. Does not own making, loading and signing: that is `test-root`'s.
 //! Law no-silent-trust: everything that is said is labelled software-test.
 
 use std::fmt::Write as _;
@@ -16,6 +16,8 @@ use test_root::model::{Model, Tcb};
 use test_root::root::{ABOUT, ANCHOR, CERTIFICATES, CHIP_KEY, KEYS, LABEL};
 
 use crate::evidence::claims::Claims;
+
+pub mod tdx;
 
 /// A test root.
 #[derive(Clone, Debug, Serialize)]
@@ -72,10 +74,29 @@ pub struct Signed {
     pub report: Claims,
 }
 
+impl Signed {
+    /// Of a report, as it was signed.
+    pub fn of(report: &[u8]) -> Result<Self, ReportError> {
+        Ok(Self { label: LABEL, verified: false, report: Claims::of(&Report::parse(report)?, None) })
+    }
+
+    /// What it says, with the label in front.
+    pub fn text(&self) -> String {
+        signed(&self.report.text())
+    }
+}
+
+/// What was signed, with the label in front.
+fn signed(words: &str) -> String {
+    format!(
+        "{LABEL}: signed below a test root: no hardware vouches for anything\n{words}\nNothing of this was verified: tenure \
+         attest verify does that.\n"
+    )
+}
+
 impl RootReport {
     /// Of the root in this directory, made in this time if it was made just now.
     pub fn of(root: &TestRoot, directory: &Path, took: Option<Duration>) -> Self {
-        let moment = |since_1970: Duration| UnixTime::from_secs(since_1970.as_secs()).to_string();
         let place = |name| directory.join(name).display().to_string();
         Self {
             label: LABEL,
@@ -88,7 +109,7 @@ impl RootReport {
             not_after: moment(root.not_after()),
             anchor: place(ANCHOR),
             certificates: place(CERTIFICATES),
-            seconds: took.map(|took| (took.as_secs_f64() * 10.0).round() / 10.0),
+            seconds: took.map(seconds),
         }
     }
 
@@ -143,20 +164,13 @@ impl Versions {
     }
 }
 
-impl Signed {
-    /// Of a report, as it was signed.
-    pub fn of(report: &[u8]) -> Result<Self, ReportError> {
-        Ok(Self { label: LABEL, verified: false, report: Claims::of(&Report::parse(report)?, None) })
-    }
+/// In tenths.
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 10.0).round() / 10.0
+}
 
-    /// What it says, with the label in front.
-    pub fn text(&self) -> String {
-        format!(
-            "{LABEL}: signed below a test root: no hardware vouches for anything\n{}\nNothing of this was verified: tenure \
-             attest verify does that.\n",
-            self.report.text()
-        )
-    }
+fn moment(since_1970: Duration) -> String {
+    UnixTime::from_secs(since_1970.as_secs()).to_string()
 }
 
 /// As it is written on command lines.

@@ -47,10 +47,12 @@ const AUTHORITY_YEARS: u32 = 20;
 const LAST_UTC_TIME: Duration = Duration::from_secs(2_524_607_999);
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-const SUBJECT_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
-const AUTHORITY_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+pub(crate) const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+pub(crate) const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+pub(crate) const SUBJECT_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+/// Keys on a curve.
+pub(crate) const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+pub(crate) const AUTHORITY_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 
 /// RSASSA-PSS-params: SHA-384, MGF1 with SHA-384, 48 bytes of salt, and the trailer field spelled out as AMD does.
 const PSS_PARAMETERS: &[u8] = &[
@@ -241,7 +243,7 @@ fn public_key(key: &RsaPrivateKey) -> Result<SubjectPublicKeyInfoOwned, ChainErr
     Ok(SubjectPublicKeyInfoOwned::from_der(der.as_bytes())?)
 }
 
-fn extension(id: ObjectIdentifier, critical: bool, value: &[u8]) -> Result<Extension, ChainError> {
+pub(crate) fn extension(id: ObjectIdentifier, critical: bool, value: &[u8]) -> Result<Extension, ChainError> {
     Ok(Extension { extn_id: id, critical, extn_value: OctetString::new(value)? })
 }
 
@@ -272,7 +274,7 @@ fn pss() -> Result<AlgorithmIdentifierOwned, ChainError> {
     Ok(AlgorithmIdentifierOwned { oid: RSASSA_PSS, parameters: Some(Any::from_der(PSS_PARAMETERS)?) })
 }
 
-fn time(since_1970: Duration) -> Result<Time, ChainError> {
+pub(crate) fn time(since_1970: Duration) -> Result<Time, ChainError> {
     Ok(if since_1970 <= LAST_UTC_TIME {
         Time::UtcTime(UtcTime::from_unix_duration(since_1970)?)
     } else {

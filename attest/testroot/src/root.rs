@@ -17,15 +17,17 @@ use crate::model::{Model, Tcb};
 use crate::report::{self, EndorsementKey, Firmware, Platform, Signer, Statement};
 use crate::signing::KeyPair;
 
-mod about;
-mod create;
-mod files;
+pub(crate) mod about;
+pub(crate) mod create;
+pub(crate) mod files;
+mod kind;
 #[cfg(test)]
 mod tests;
 
 use about::About;
 pub use about::LABEL;
 pub use files::{ABOUT, ANCHOR, CERTIFICATES, CHIP_KEY, KEYS};
+pub use kind::{AnyRoot, Kind};
 
 /// Why there is no test root.
 #[derive(Debug, thiserror::Error)]
@@ -95,9 +97,9 @@ pub enum TestRootError {
     /// A key that is written otherwise than this program writes it.
     #[error("`{}` was changed: it is not the key as it was written", .0.display())]
     KeyChanged(PathBuf),
-    /// A chip's key of another length.
+    /// A seed of another length.
     #[error("`{}` has {bytes} bytes, not 32", path.display())]
-    ChipKey {
+    Seed {
         /// The file.
         path: PathBuf,
         /// Its length.
@@ -122,6 +124,16 @@ pub enum TestRootError {
         to: String,
         /// The moment.
         now: String,
+    },
+    /// It stands in for another technology's.
+    #[error("the test root in `{}` signs {}, not {}", dir.display(), is.signs(), wanted.signs())]
+    OtherKind {
+        /// The directory.
+        dir: PathBuf,
+        /// What it is.
+        is: Kind,
+        /// What it has to be.
+        wanted: Kind,
     },
     /// Certificates that cannot be made.
     #[error(transparent)]
@@ -149,6 +161,7 @@ impl TestRoot {
 
     /// The same as if it were this moment, since 1970.
     pub fn load_at(dir: &Path, now: Duration) -> Result<TestRoot, TestRootError> {
+        Kind::Snp.expect(dir)?;
         let read = files::read(dir)?;
         let about = About::parse(&read.about).map_err(|why| TestRootError::About { path: dir.join(ABOUT), why })?;
         let authority = Authority::from_pkcs8(about.model(), read.keys.each_ref().map(|key| &key[..]), about.from())

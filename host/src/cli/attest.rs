@@ -26,11 +26,11 @@ mod testroot;
 mod verify;
 
 pub use diff::DiffArgs;
-pub use references::{Chip, ReferenceArgs};
+pub use references::{Chip, CollateralArgs, QuoteReferenceArgs, ReferenceArgs};
 pub use request::{EvidenceFrom, RequestArgs, RequestError};
 pub use serve::{ServeArgs, ServeError};
 pub use testroot::TestRootCommand;
-pub use verify::{CollateralArgs, ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
+pub use verify::{ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]

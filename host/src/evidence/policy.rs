@@ -204,6 +204,13 @@ pub fn read(from: &Source) -> Result<Policy, PolicyFileError> {
     read_file(from).map(Policy::from)
 }
 
+/// Reads both policies in a file, that for reports and that for quotes.
+pub fn read_both(from: &Source) -> Result<(Policy, attest::tdx::Policy), PolicyFileError> {
+    let mut file = read_file(from)?;
+    let quotes = file.tdx.take().unwrap_or_default().over(preset(file.preset));
+    Ok((file.into(), quotes))
+}
+
 fn read_file(from: &Source) -> Result<PolicyFile, PolicyFileError> {
     let bytes = from.read("policy", MOST)?;
     let text = String::from_utf8(bytes).map_err(|_| PolicyFileError::NotText { from: from.clone() })?;

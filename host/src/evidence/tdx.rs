@@ -74,6 +74,14 @@ impl QuoteEvidence {
         Ok(Self { quote, collateral, log: bytes })
     }
 
+    /// Evidence that came otherwise than in files.
+    pub fn of_bytes(quote: Vec<u8>, collateral: CollateralFiles, log: Option<Vec<u8>>) -> Result<Self, EventLogError> {
+        if let Some(log) = &log {
+            EventLog::parse(log)?;
+        }
+        Ok(Self { quote, collateral, log })
+    }
+
     /// The quote, if it is one. Nobody has verified it.
     pub fn quote(&self) -> Result<Quote<'_>, QuoteError> {
         Quote::parse(&self.quote)
@@ -106,8 +114,15 @@ impl QuoteEvidence {
 
 /// Intel's root, with what is known that it signed, and a test's, if somebody asked for one.
 pub fn anchors(test: Option<&Source>) -> Result<Anchors, EvidenceError> {
+    anchors_and_root(test).map(|(anchors, _)| anchors)
+}
+
+/// The same, with the test's root as it was read.
+pub fn anchors_and_root(test: Option<&Source>) -> Result<(Anchors, Option<Vec<u8>>), EvidenceError> {
     let intel = Anchors::intel().with_known_intermediates();
-    let Some(from) = test else { return Ok(intel) };
+    let Some(from) = test else { return Ok((intel, None)) };
     let root = from.read("test-root", MOST)?;
-    intel.with_test_root(&root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })
+    let anchors =
+        intel.with_test_root(&root).map_err(|source| EvidenceError::TestRoot { from: from.clone(), source })?;
+    Ok((anchors, Some(root)))
 }

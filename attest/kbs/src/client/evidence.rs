@@ -15,6 +15,7 @@ use kbs_types::Tee;
 
 use super::port;
 use crate::protocol::evidence::Evidence;
+use test_device::{Technology, TestDevice};
 
 /// Why a guest has no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,7 @@ pub fn of_this_guest() -> Result<Box<dyn EvidenceSource>, SourceError> {
         return Ok(Box::new(sev_guest::SevGuest::open()?));
     }
     match port::named(port::TEST_EVIDENCE) {
-        Some(device) => Ok(Box::new(test_device::TestDevice::open(&device)?)),
+        Some(device) => Ok(Box::new(TestDevice::open(&device, Technology::Snp)?)),
         None => Err(SourceError::None { tsm: tsm::DIRECTORY.into(), sev_guest: sev_guest::DEVICE.into() }),
     }
 }

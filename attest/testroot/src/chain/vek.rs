@@ -10,7 +10,7 @@ use x509_cert::der::asn1::{Any, BitString, Ia5StringRef, ObjectIdentifier, Octet
 use x509_cert::ext::Extension;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
-use crate::chain::{Authority, ChainError, Contents, extension, issue, name};
+use crate::chain::{Authority, ChainError, Contents, EC_PUBLIC_KEY, extension, issue, name};
 use crate::model::{Model, Tcb};
 use crate::report::EndorsementKey;
 
@@ -18,7 +18,6 @@ use crate::report::EndorsementKey;
 pub(crate) const VCEK_YEARS: u32 = 7;
 /// Years that a VLEK's is.
 const VLEK_YEARS: u32 = 1;
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 /// AMD's arc for these extensions.
 const ARC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1");

@@ -17,7 +17,7 @@ use crate::model::{Model, Tcb};
 /// Labels everything of which a test root is part.
 pub const LABEL: &str = "software-test";
 /// The description's only version.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Comments in front of the keys.
 const OPENING: &str = "\
@@ -41,7 +41,7 @@ pub(super) struct About {
 
 /// Nothing else is a test root's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Label {
+pub(crate) enum Label {
     #[serde(rename = "software-test")]
     SoftwareTest,
 }
@@ -57,7 +57,7 @@ enum Product {
 /// As RFC 3339 writes it, to the second, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-struct Moment(Duration);
+pub(crate) struct Moment(pub(crate) Duration);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -103,10 +103,8 @@ impl About {
     pub(super) fn parse(bytes: &[u8]) -> Result<About, String> {
         let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let about: About = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-        match about.version {
-            VERSION => Ok(about),
-            version => Err(format!("version {version} is not known; there is {VERSION}")),
-        }
+        known_version(about.version)?;
+        Ok(about)
     }
 
     /// The file.
@@ -139,12 +137,21 @@ impl About {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Looks whether a description can be understood.
+pub(crate) fn known_version(version: u32) -> Result<(), String> {
+    match version {
+        VERSION => Ok(()),
+        version => Err(format!("version {version} is not known; there is {VERSION}")),
+    }
+}
+
+/// Two digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A moment since 1970 in words.
-pub(super) fn moment(since_1970: Duration) -> String {
+pub(crate) fn moment(since_1970: Duration) -> String {
     Moment(since_1970).to_string()
 }
 

@@ -43,17 +43,17 @@ impl TestRoot {
             anchor: root.anchor.clone(),
             certificates: root.certificates.clone(),
         };
-        place(dir, &files)?;
+        place(dir, |dir| files::write(dir, &files))?;
         Ok(root)
     }
 }
 
 /// Midnight before the last one, so that clocks may differ.
-fn yesterday(now: Duration) -> Duration {
+pub(crate) fn yesterday(now: Duration) -> Duration {
     Duration::from_secs((now.as_secs() / DAY).saturating_sub(1) * DAY)
 }
 
-fn expect_absent(dir: &Path) -> Result<(), TestRootError> {
+pub(crate) fn expect_absent(dir: &Path) -> Result<(), TestRootError> {
     match dir.symlink_metadata() {
         Ok(_) => Err(TestRootError::Exists(dir.to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -74,15 +74,15 @@ fn expect_folder(dir: &Path) -> Result<(), TestRootError> {
     Err(TestRootError::Write { path: dir.to_owned(), source })
 }
 
-/// Writes everything beside its place and moves it there.
-fn place(dir: &Path, files: &Files) -> Result<(), TestRootError> {
+/// Has everything written beside its place and moves it there.
+pub(crate) fn place(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TestRootError>) -> Result<(), TestRootError> {
     expect_folder(dir)?;
     let write = |source| TestRootError::Write { path: dir.to_owned(), source };
     let private = Permissions::from_mode(files::DIR_MODE);
     let beside = tempfile::Builder::new().prefix(".test-root-").permissions(private).tempdir_in(folder(dir));
     // The reason only: nobody knows the temporary directory's name.
     let beside = beside.map_err(|error| write(error.kind().into()))?;
-    files::write(beside.path(), files)?;
+    fill(beside.path())?;
     // If something got there in between, this replaces nothing but an empty directory.
     fs::rename(beside.path(), dir).map_err(write)?;
     let _ = beside.keep();

@@ -3,9 +3,9 @@
 //! Owns their names, who may read them, and reading and writing them. Public ones a relying party takes away; private ones
 //! are read only if nobody but their owner can have read or changed them. Law no-silent-trust: sizes have a limit.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -31,6 +31,7 @@ const MOST: u64 = 1 << 16;
 pub(super) const DIR_MODE: u32 = 0o700;
 const PRIVATE_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
+const PUBLIC_DIR_MODE: u32 = 0o755;
 /// Rights of everybody but the owner.
 const OTHERS: u32 = 0o077;
 /// Those of them that let others put files there.
@@ -48,14 +49,32 @@ pub(super) struct Files {
     pub(super) certificates: Vec<u8>,
 }
 
+/// Who may read a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Secrecy {
+pub(crate) enum Secrecy {
     Private,
     Public,
 }
 
 /// Reads everything, if private files are private.
 pub(super) fn read(dir: &Path) -> Result<Files, TestRootError> {
+    expect_directory(dir)?;
+    let [ark, ask, asvk] = KEYS.map(|name| read_file(&dir.join(name), Secrecy::Private));
+    let keys = [ark?, ask?, asvk?];
+    let seed = read_seed(&dir.join(CHIP_KEY))?;
+    let public = |name| read_file(&dir.join(name), Secrecy::Public).map(|bytes| bytes.to_vec());
+    Ok(Files { keys, seed, about: public(ABOUT)?, anchor: public(ANCHOR)?, certificates: public(CERTIFICATES)? })
+}
+
+/// Reads what secrets are derived of.
+pub(crate) fn read_seed(path: &Path) -> Result<Seed, TestRootError> {
+    let seed = read_file(path, Secrecy::Private)?;
+    let bytes = seed.len();
+    Ok(Seed(seed[..].try_into().map_err(|_| TestRootError::Seed { path: path.to_owned(), bytes })?))
+}
+
+/// That it is a directory, into which nobody else can put anything.
+pub(crate) fn expect_directory(dir: &Path) -> Result<(), TestRootError> {
     let read = |source| TestRootError::Read { path: dir.to_owned(), source };
     let metadata = dir.metadata().map_err(read)?;
     if !metadata.is_dir() {
@@ -66,16 +85,11 @@ pub(super) fn read(dir: &Path) -> Result<Files, TestRootError> {
     if mode & OTHERS_WRITE != 0 {
         return Err(TestRootError::Mode { path: dir.to_owned(), mode: mode & 0o7777 });
     }
-    let [ark, ask, asvk] = KEYS.map(|name| read_file(&dir.join(name), Secrecy::Private));
-    let keys = [ark?, ask?, asvk?];
-    let path = dir.join(CHIP_KEY);
-    let seed = read_file(&path, Secrecy::Private)?;
-    let seed = Seed(seed[..].try_into().map_err(|_| TestRootError::ChipKey { path, bytes: seed.len() })?);
-    let public = |name| read_file(&dir.join(name), Secrecy::Public).map(|bytes| bytes.to_vec());
-    Ok(Files { keys, seed, about: public(ABOUT)?, anchor: public(ANCHOR)?, certificates: public(CERTIFICATES)? })
+    Ok(())
 }
 
-fn read_file(path: &Path, secrecy: Secrecy) -> Result<Bytes, TestRootError> {
+/// Reads a file, if it is one, and as private as it has to be.
+pub(crate) fn read_file(path: &Path, secrecy: Secrecy) -> Result<Bytes, TestRootError> {
     let read = |source| TestRootError::Read { path: path.to_owned(), source };
     // What is looked at is what was opened; a pipe must not keep us waiting for somebody to write.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -107,15 +121,26 @@ fn expect_private(path: &Path, mode: u32) -> Result<(), TestRootError> {
 /// Writes everything into an empty directory.
 pub(super) fn write(dir: &Path, files: &Files) -> Result<(), TestRootError> {
     for (name, key) in KEYS.iter().zip(&files.keys) {
-        write_file(&dir.join(name), key, PRIVATE_MODE)?;
+        write_file(&dir.join(name), key, Secrecy::Private)?;
     }
-    write_file(&dir.join(CHIP_KEY), &files.seed.0, PRIVATE_MODE)?;
-    write_file(&dir.join(ABOUT), &files.about, PUBLIC_MODE)?;
-    write_file(&dir.join(ANCHOR), &files.anchor, PUBLIC_MODE)?;
-    write_file(&dir.join(CERTIFICATES), &files.certificates, PUBLIC_MODE)
+    write_file(&dir.join(CHIP_KEY), &files.seed.0, Secrecy::Private)?;
+    write_file(&dir.join(ABOUT), &files.about, Secrecy::Public)?;
+    write_file(&dir.join(ANCHOR), &files.anchor, Secrecy::Public)?;
+    write_file(&dir.join(CERTIFICATES), &files.certificates, Secrecy::Public)
 }
 
-fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TestRootError> {
+/// Makes a directory for what is public.
+pub(crate) fn make_directory(path: &Path) -> Result<(), TestRootError> {
+    let made = DirBuilder::new().mode(PUBLIC_DIR_MODE).create(path);
+    made.map_err(|source| TestRootError::Write { path: path.to_owned(), source })
+}
+
+/// Writes a file that is not there yet.
+pub(crate) fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), TestRootError> {
+    let mode = match secrecy {
+        Secrecy::Private => PRIVATE_MODE,
+        Secrecy::Public => PUBLIC_MODE,
+    };
     let write = || -> std::io::Result<()> {
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;

@@ -243,7 +243,7 @@ fn no_directory_is_no_root() {
     assert!(error("file").ends_with("file` is not a directory"));
     fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
     let empty = error(".");
-    assert!(empty.contains("ark.key` cannot be read: "), "{empty}");
+    assert!(empty.contains("root.toml` cannot be read: "), "{empty}");
 }
 
 #[test]

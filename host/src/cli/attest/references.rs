@@ -1,4 +1,4 @@
-//! What a guest is expected to be, as arguments say it: for `tenure attest verify` and `tenure attest serve` alike.
+//! What a guest is expected to be, as arguments say it (a TDX guest [`quote`]): for `tenure attest verify` and `tenure attest serve` alike.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,11 @@ use crate::evidence::{EvidenceError, expected, launch_log};
 use crate::idblock::{DigestSource, Source};
 use crate::measure::trace::Trace;
 
-/// What a guest is expected to be.
+mod quote;
+
+pub use quote::{CollateralArgs, QuoteReferenceArgs};
+
+/// What an SNP guest is expected to be.
 #[derive(Debug, Args)]
 pub struct ReferenceArgs {
     /// A launch digest that the guest may have, several if given several times: 96 hexadecimal digits, or a file or

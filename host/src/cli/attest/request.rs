@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use attest_kbs::client::evidence::launch_log::{self, Logged};
 use attest_kbs::client::evidence::sev_guest::SevGuest;
-use attest_kbs::client::evidence::test_device::TestDevice;
+use attest_kbs::client::evidence::test_device::{Technology, TestDevice};
 use attest_kbs::client::evidence::tsm::{self, Tsm};
 use attest_kbs::client::evidence::{self, EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
@@ -83,8 +83,9 @@ pub struct RequestArgs {
     #[arg(long, value_name = "REPOSITORY/TYPE/TAG")]
     pub resource: ResourceName,
 
-    /// Where evidence comes from: tsm (Linux's configfs), sev-guest (/dev/sev-guest), test:DEVICE, which asks whoever signs
-    /// for guests in software, or auto: what there is of these, the port named tenure.evidence last
+    /// Where evidence comes from: tsm (Linux's configfs), sev-guest (/dev/sev-guest), test:DEVICE or test-tdx:DEVICE, which
+    /// asks whoever signs reports or quotes for guests in software, or auto: what there is of these, the port named
+    /// tenure.evidence last
     #[arg(long, value_name = "SOURCE", default_value = "auto")]
     pub evidence: EvidenceFrom,
 
@@ -103,7 +104,7 @@ pub enum EvidenceFrom {
     /// The device of SNP guests.
     SevGuest,
     /// Whoever signs for guests in software.
-    Test(PathBuf),
+    Test(Technology, PathBuf),
 }
 
 impl FromStr for EvidenceFrom {
@@ -114,10 +115,13 @@ impl FromStr for EvidenceFrom {
             "auto" => Self::Auto,
             "tsm" => Self::Tsm,
             "sev-guest" => Self::SevGuest,
-            _ => match text.strip_prefix("test:") {
-                Some(path) if !path.is_empty() => Self::Test(path.into()),
-                _ => return Err("it is not auto, tsm, sev-guest or test:DEVICE"),
-            },
+            _ => {
+                let of_prefix =
+                    |prefix, of| text.strip_prefix(prefix).filter(|path| !path.is_empty()).map(|path| (of, path));
+                let test = of_prefix("test:", Technology::Snp).or_else(|| of_prefix("test-tdx:", Technology::Tdx));
+                let (of, path) = test.ok_or("it is not auto, tsm, sev-guest, test:DEVICE or test-tdx:DEVICE")?;
+                Self::Test(of, path.into())
+            }
         })
     }
 }
@@ -128,7 +132,7 @@ impl EvidenceFrom {
             Self::Auto => evidence::of_this_guest()?,
             Self::Tsm => Box::new(Tsm::open(tsm::DIRECTORY.as_ref())?),
             Self::SevGuest => Box::new(SevGuest::open()?),
-            Self::Test(path) => Box::new(TestDevice::open(path)?),
+            Self::Test(of, path) => Box::new(TestDevice::open(path, *of)?),
         })
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use attest::snp::Product;
+use attest::snp::{self, Product};
+use attest::tdx;
 use attest_kbs::appraiser::Release;
 use attest_kbs::client::tls::{self, ConnectError};
 use attest_kbs::protocol::resource::ResourceName;
@@ -18,15 +19,18 @@ use attest_kbs::token::{KeyFileError, Tokens};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::references::ReferenceArgs;
+use super::references::{CollateralArgs, QuoteReferenceArgs, ReferenceArgs};
 use super::verify::RootName;
-use super::{PresetName, chosen, print};
+use super::{PresetName, print};
 use crate::cli::{CliError, log};
 use crate::config::LogLevel;
-use crate::evidence::{self, EvidenceError};
+use crate::evidence::tdx::{self as quotes, QuoteFileError};
+use crate::evidence::{self, EvidenceError, policy};
 use crate::exit::ExitCode;
 use crate::idblock::{Source, one_stdin};
-use crate::relying_party::{RelyingParty, TestRoot};
+use crate::relying_party::RelyingParty;
+use crate::relying_party::quote::TdxWishes;
+use crate::relying_party::report::{SnpWishes, TestRoot};
 use crate::stop::StopSignal;
 
 /// More than any list of revoked certificates.
@@ -68,6 +72,23 @@ pub enum ServeError {
     /// Certificate and key.
     #[error("tls: {0}")]
     Tls(#[from] ConnectError),
+    /// Test roots and what they stand in for.
+    #[error("{roots} of test-root and {names} of allow-test-root: give one for each")]
+    TestRoots {
+        /// Of the one.
+        roots: usize,
+        /// Of the other.
+        names: usize,
+    },
+    /// More than one of a kind.
+    #[error("test-root: give one in place of a product's and one in place of intel's, no more")]
+    TestRootTwice,
+    /// Quotes that nobody can judge.
+    #[error("quotes are judged only with what Intel publishes: give collateral, too")]
+    NoCollateral,
+    /// Something that cannot be read again.
+    #[error("collateral is read again whenever a quote is judged: give files, not standard input")]
+    CollateralFromStdin,
     /// While it ran.
     #[error("the service cannot go on: {0}")]
     Run(io::Error),
@@ -104,21 +125,14 @@ pub struct ServeArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
     pub preset: PresetName,
 
-    /// What guests are expected to be.
-    #[command(flatten)]
-    pub references: ReferenceArgs,
+    /// A root for tests, in DER: whatever rests on it is software-test, and nobody vouches for it. One in place of a
+    /// product's and one in place of Intel's if given twice
+    #[arg(long = "test-root", value_name = "FILE|-", requires = "allow_test_roots")]
+    pub test_roots: Vec<Source>,
 
-    /// A list of revoked certificates in DER, signed by the product's root; it counts before one that a guest sends
-    #[arg(long, value_name = "FILE|-")]
-    pub crl: Option<Source>,
-
-    /// A root for tests, in DER: whatever rests on it is software-test, and nobody vouches for it
-    #[arg(long, value_name = "FILE|-", requires = "allow_test_root")]
-    pub test_root: Option<Source>,
-
-    /// Accepts the test root in place of this product's
-    #[arg(long, value_enum, value_name = "PRODUCT", requires = "test_root")]
-    pub allow_test_root: Option<RootName>,
+    /// Accepts the test root in place of this one; given twice, the second test root in place of the second
+    #[arg(long = "allow-test-root", value_enum, value_name = "ROOT", requires = "test_roots")]
+    pub allow_test_roots: Vec<RootName>,
 
     /// Releases only this resource, several if given several times [default: all there are]
     #[arg(long = "release", value_name = "REPOSITORY/TYPE/TAG")]
@@ -158,13 +172,37 @@ pub struct ServeArgs {
     /// How much is logged on standard error
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LogLevel::Info)]
     pub log: LogLevel,
+
+    /// What SNP guests are expected to be.
+    #[command(flatten, next_help_heading = "Reports (SNP)")]
+    pub references: ReferenceArgs,
+
+    /// What only reports have.
+    #[command(flatten, next_help_heading = "Reports (SNP)")]
+    pub of_reports: ListArgs,
+
+    /// What Intel publishes about the platforms of TDX guests: without it there is nothing for them.
+    #[command(flatten, next_help_heading = "Quotes (TDX)")]
+    pub of_platforms: CollateralArgs,
+
+    /// What TDX guests are expected to be.
+    #[command(flatten, next_help_heading = "Quotes (TDX)")]
+    pub of_quotes: QuoteReferenceArgs,
+}
+
+/// Which issuers of certificates were revoked.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// A list of revoked certificates in DER, signed by the product's root; it counts before one that a guest sends
+    #[arg(long, value_name = "FILE|-")]
+    pub crl: Option<Source>,
 }
 
 pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
-    let ServeArgs { policy, crl, test_root, .. } = args;
-    let optional = [("policy", policy), ("crl", crl), ("test-root", test_root)];
+    let optional = [("policy", &args.policy), ("crl", &args.of_reports.crl)];
     let optional = optional.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
-    one_stdin(optional.chain(args.references.sources())).map_err(EvidenceError::from)?;
+    let roots = args.test_roots.iter().map(|source| ("test-root", source));
+    one_stdin(optional.chain(roots).chain(args.references.sources())).map_err(EvidenceError::from)?;
     log::start(args.log);
     let appraiser = relying_party(args)?;
 
@@ -173,7 +211,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     let server = server(args, appraiser)?;
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
     print(&format!("{scheme}://{}\n", server.address()))?;
-    if args.test_root.is_some() {
+    if !args.test_roots.is_empty() {
         tracing::warn!("software-test: a test root is allowed; no hardware vouches for guests that rest on it");
     }
     let stopper = server.stopper();
@@ -191,20 +229,66 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Success)
 }
 
-fn relying_party(args: &ServeArgs) -> Result<RelyingParty, EvidenceError> {
-    let policy = chosen(args.policy.as_ref(), args.preset)?;
-    let product = args.allow_test_root.map(RootName::product).transpose()?.map(Product::from);
-    let named = args.test_root.as_ref().zip(product);
-    let (anchors, certificate) = evidence::anchors_and_root(named)?;
-    let test = named.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });
-    let crl = args.crl.as_ref().map(|from| from.read("crl", LIST_MOST)).transpose()?;
+fn relying_party(args: &ServeArgs) -> Result<RelyingParty, CliError> {
+    let (of_reports, of_quotes) = match &args.policy {
+        Some(file) => policy::read_both(file).map_err(EvidenceError::from)?,
+        None => (args.preset.into(), tdx::Policy::preset(args.preset.into())),
+    };
+    let (of_product, of_intel) = test_roots(args)?;
     let release = match &args.releases[..] {
         [] => Release::All,
         names => Release::Only(names.iter().map(ToString::to_string).collect()),
     };
-    let references = args.references.values()?;
-    let party = RelyingParty::new(anchors, test.as_ref(), policy, references, crl, release);
-    Ok(party.expecting(args.references.traces()?))
+    Ok(RelyingParty::new(snp_wishes(args, of_reports, of_product)?, tdx_wishes(args, of_quotes, of_intel)?, release))
+}
+
+/// The test root in place of a product's, and that in place of Intel's.
+fn test_roots(args: &ServeArgs) -> Result<(Option<(&Source, Product)>, Option<&Source>), ServeError> {
+    let (mut of_product, mut of_intel) = (None, None);
+    let counts = (args.test_roots.len(), args.allow_test_roots.len());
+    if counts.0 != counts.1 {
+        return Err(ServeError::TestRoots { roots: counts.0, names: counts.1 });
+    }
+    for (root, name) in args.test_roots.iter().zip(&args.allow_test_roots) {
+        let before = match name.product() {
+            Ok(product) => of_product.replace((root, Product::from(product))).is_some(),
+            Err(_) => of_intel.replace(root).is_some(),
+        };
+        if before {
+            return Err(ServeError::TestRootTwice);
+        }
+    }
+    Ok((of_product, of_intel))
+}
+
+fn snp_wishes(
+    args: &ServeArgs,
+    policy: snp::Policy,
+    root: Option<(&Source, Product)>,
+) -> Result<SnpWishes, EvidenceError> {
+    let (anchors, certificate) = evidence::anchors_and_root(root)?;
+    let test = root.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });
+    let crl = args.of_reports.crl.as_ref().map(|from| from.read("crl", LIST_MOST)).transpose()?;
+    let (references, expected) = (args.references.values()?, args.references.traces()?);
+    Ok(SnpWishes { anchors, test, policy, references, crl, expected })
+}
+
+/// Without collateral there are none: no quote could be judged.
+fn tdx_wishes(args: &ServeArgs, policy: tdx::Policy, root: Option<&Source>) -> Result<Option<TdxWishes>, CliError> {
+    if !args.of_platforms.are_given() {
+        if args.of_quotes.are_given() || root.is_some() {
+            return Err(ServeError::NoCollateral.into());
+        }
+        return Ok(None);
+    }
+    if args.of_platforms.sources().any(|(_, source)| *source == Source::Stdin) {
+        return Err(ServeError::CollateralFromStdin.into());
+    }
+    let (anchors, test) = quotes::anchors_and_root(root)?;
+    let collateral = args.of_platforms.place();
+    let at_first = collateral.read().map_err(QuoteFileError::from).map_err(EvidenceError::from)?;
+    let references = args.of_quotes.values();
+    Ok(Some(TdxWishes { anchors, test, policy, references, collateral, at_first }))
 }
 
 fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeError> {

@@ -6,6 +6,7 @@ use attest::UnixTime;
 use clap::{Args, ValueEnum};
 use snp::hex;
 
+use super::references::CollateralArgs;
 use super::{PresetName, json, print};
 use crate::cli::CliError;
 use crate::evidence::EvidenceError;
@@ -17,7 +18,7 @@ use crate::paint::Paint;
 mod quote;
 mod report;
 
-pub use quote::{CollateralArgs, QuoteArgs};
+pub use quote::QuoteArgs;
 pub use report::{ProductName, ReportArgs};
 
 /// Arguments of `tenure attest verify`.
@@ -118,7 +119,7 @@ impl RootName {
     }
 
     /// That it is Intel's; quotes rest on no other.
-    fn intel(self) -> Result<(), EvidenceError> {
+    pub(super) fn intel(self) -> Result<(), EvidenceError> {
         match self {
             Self::Intel => Ok(()),
             _ => Err(EvidenceError::OtherRoot { given: self.name(), what: "a quote rests on intel's" }),
@@ -130,6 +131,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let sources = args.sources().chain(args.of_report.sources()).chain(args.of_platform.sources());
     one_stdin(sources).map_err(EvidenceError::from)?;
     match (&args.what.report, &args.what.quote) {
+        (Some(_), _) if args.of_platform.are_given() || args.of_quote.are_given() => {
+            Err(EvidenceError::OfQuotes.into())
+        }
         (Some(report), _) => report::verify(report, args),
         (None, Some(_)) if args.of_report.are_given() => Err(EvidenceError::OfReports.into()),
         (None, Some(quote)) => quote::verify(quote, args),

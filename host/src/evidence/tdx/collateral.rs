@@ -89,6 +89,25 @@ pub struct CollateralSources {
     pub pck_crl: Option<Source>,
 }
 
+/// Where what Intel publishes is, to be read whenever it is needed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CollateralPlace {
+    /// One file with all of it, or a directory with a file for each part.
+    Whole(Source),
+    /// A file for each part.
+    Parts(CollateralSources),
+}
+
+impl CollateralPlace {
+    /// Reads what is there now.
+    pub fn read(&self) -> Result<CollateralFiles, CollateralFileError> {
+        match self {
+            Self::Whole(from) => CollateralFiles::read(from),
+            Self::Parts(sources) => CollateralFiles::read_parts(sources),
+        }
+    }
+}
+
 /// What Intel publishes, as it was read.
 #[derive(Debug, Default)]
 pub struct CollateralFiles {
@@ -167,7 +186,7 @@ impl CollateralFiles {
         })
     }
 
-    fn parse(text: &str, from: &Source) -> Result<Self, CollateralFileError> {
+    pub(crate) fn parse(text: &str, from: &Source) -> Result<Self, CollateralFileError> {
         let bundle: Bundle = serde_json::from_str(text).map_err(|source| CollateralFileError::Json {
             what: "collateral",
             from: from.clone(),

@@ -1,7 +1,9 @@
 //! Evidence of a guest in software: a device asks whoever signs for it.
 //!
-//! Owns what is said over it. The guest writes the 64 bytes; the answer is JSON in a [`frame`]: the report in base64, the table of certificates, and what was launched if that is known. What comes of it
-//! rests on a test's root, and is labelled so by everybody.
+//! Owns what is said over it. The guest writes the 64 bytes; the answer is JSON in a [`frame`]. Of an SNP guest: the report
+//! in base64, the table of certificates, and what was launched if that is known; of a TDX guest: the quote, and its event
+//! log if there is one. Which of both it is, its user has to know: the relying party wants to be told first. What comes of
+//! it rests on a test's root, and is labelled so by everybody.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -20,6 +22,16 @@ use crate::protocol::evidence::Evidence;
 pub struct TestDevice {
     stream: Box<dyn Stream>,
     name: PathBuf,
+    of: Technology,
+}
+
+/// Whose evidence a device gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Technology {
+    /// An SNP guest's.
+    Snp,
+    /// A TDX guest's.
+    Tdx,
 }
 
 impl std::fmt::Debug for TestDevice {
@@ -30,44 +42,64 @@ impl std::fmt::Debug for TestDevice {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Answer {
+struct SnpAnswer {
     attestation_report: String,
     certificates: String,
     #[serde(default)]
     launch_log: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxAnswer {
+    quote: String,
+    #[serde(default)]
+    cc_eventlog: Option<String>,
+}
+
 impl TestDevice {
     /// The device of this name.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub fn open(path: &Path, of: Technology) -> Result<Self, SourceError> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let stream = opened.map_err(|source| SourceError::File { path: path.into(), source })?;
-        Ok(Self::over(Box::new(stream), path))
+        Ok(Self::over(Box::new(stream), path, of))
     }
 
     /// One that is open already.
     #[must_use]
-    pub fn over(stream: Box<dyn Stream>, name: &Path) -> Self {
-        Self { stream, name: name.into() }
+    pub fn over(stream: Box<dyn Stream>, name: &Path, of: Technology) -> Self {
+        Self { stream, name: name.into(), of }
     }
 
     fn exchange(&mut self, report_data: &[u8; 64]) -> io::Result<Evidence> {
         self.stream.write_all(report_data)?;
         self.stream.flush()?;
-        let answer: Answer = serde_json::from_slice(&frame::read(&mut *self.stream)?)?;
+        let answer = frame::read(&mut *self.stream)?;
         let decoded =
             |text: &str| Base64::decode_vec(text).map_err(|_| io::Error::other("the answer has what is not base64"));
-        Ok(Evidence::Snp {
-            report: decoded(&answer.attestation_report)?,
-            certificates: Some(decoded(&answer.certificates)?),
-            launch_log: answer.launch_log.as_deref().map(decoded).transpose()?,
+        Ok(match self.of {
+            Technology::Snp => {
+                let SnpAnswer { attestation_report, certificates, launch_log } = serde_json::from_slice(&answer)?;
+                Evidence::Snp {
+                    report: decoded(&attestation_report)?,
+                    certificates: Some(decoded(&certificates)?),
+                    launch_log: launch_log.as_deref().map(decoded).transpose()?,
+                }
+            }
+            Technology::Tdx => {
+                let TdxAnswer { quote, cc_eventlog } = serde_json::from_slice(&answer)?;
+                Evidence::Tdx { quote: decoded(&quote)?, event_log: cc_eventlog.as_deref().map(decoded).transpose()? }
+            }
         })
     }
 }
 
 impl EvidenceSource for TestDevice {
     fn tee(&self) -> Tee {
-        Tee::Snp
+        match self.of {
+            Technology::Snp => Tee::Snp,
+            Technology::Tdx => Tee::Tdx,
+        }
     }
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Evidence, SourceError> {
@@ -82,7 +114,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    fn answered(answer: Vec<u8>) -> Result<Evidence, SourceError> {
+    fn answered(of: Technology, answer: Vec<u8>) -> Result<Evidence, SourceError> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let device = thread::spawn(move || {
             let mut data = [0; 64];
@@ -90,7 +122,7 @@ mod tests {
             assert_eq!(data, [9; 64]);
             theirs.write_all(&answer).unwrap();
         });
-        let found = TestDevice::over(Box::new(ours), "device".as_ref()).evidence(&[9; 64]);
+        let found = TestDevice::over(Box::new(ours), "device".as_ref(), of).evidence(&[9; 64]);
         device.join().unwrap();
         found
     }
@@ -101,9 +133,16 @@ mod tests {
 
     #[test]
     fn a_device_is_asked() {
-        let found = answered(framed(r#"{"attestation_report":"AQI=","certificates":"Aw==","launch_log":"BA=="}"#));
+        let found = answered(
+            Technology::Snp,
+            framed(r#"{"attestation_report":"AQI=","certificates":"Aw==","launch_log":"BA=="}"#),
+        );
         let expected = Evidence::Snp { report: vec![1, 2], certificates: Some(vec![3]), launch_log: Some(vec![4]) };
         assert_eq!(found.unwrap(), expected);
+        let found = answered(Technology::Tdx, framed(r#"{"quote":"AQI=","cc_eventlog":"BA=="}"#));
+        assert_eq!(found.unwrap(), Evidence::Tdx { quote: vec![1, 2], event_log: Some(vec![4]) });
+        let found = answered(Technology::Tdx, framed(r#"{"quote":"AQI="}"#));
+        assert_eq!(found.unwrap(), Evidence::Tdx { quote: vec![1, 2], event_log: None });
     }
 
     /// no-silent-trust: a device says anything.
@@ -116,8 +155,10 @@ mod tests {
             framed("{}"),
             framed(r#"{"attestation_report":"A","certificates":""}"#),
             framed(r#"{"attestation_report":"","certificates":"","more":1}"#),
+            framed(r#"{"quote":"A"}"#),
+            framed(r#"{"quote":"","certificates":""}"#),
         ] {
-            assert!(answered(answer).is_err());
+            assert!([Technology::Snp, Technology::Tdx].into_iter().all(|of| answered(of, answer.clone()).is_err()));
         }
     }
 }
