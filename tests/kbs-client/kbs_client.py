@@ -4,7 +4,7 @@
 It shares nothing with what it is a test of: HTTP and JSON are Python's, cryptography is the package `cryptography`.
 Evidence comes from a Unix socket: 64 bytes out, a u32 (little-endian) and so many bytes of JSON back.
 
-    kbs_client.py URL EVIDENCE_SOCKET REPOSITORY/TYPE/TAG
+    kbs_client.py URL EVIDENCE_SOCKET REPOSITORY/TYPE/TAG [snp|tdx]
 
 The secret goes to standard output, everything else to standard error. Exit code 77: the package is missing.
 """
@@ -68,7 +68,7 @@ def open_jwe(key, jwe):
     return AESGCM(content).decrypt(decode(jwe["iv"]), sealed, jwe["protected"].encode())
 
 
-def main(url, device, resource):
+def main(url, device, resource, tee="snp"):
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=30)
 
     def ask(method, path, body=None, cookie=None):
@@ -84,7 +84,7 @@ def main(url, device, resource):
         return said, answer.getheader("Set-Cookie")
 
     hashes = {"supported-hash-algorithms": ["sha256", "sha384", "sha512", "sm3"]}
-    challenge, cookie = ask("POST", "/kbs/v0/auth", {"version": "0.4.0", "tee": "snp", "extra-params": hashes})
+    challenge, cookie = ask("POST", "/kbs/v0/auth", {"version": "0.4.0", "tee": tee, "extra-params": hashes})
     cookie = cookie.split(";")[0]
 
     key = ec.generate_private_key(ec.SECP256R1())

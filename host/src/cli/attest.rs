@@ -82,22 +82,24 @@ pub enum AttestCommand {
     ))]
     Policy(PolicyArgs),
 
-    /// Makes and shows roots of trust for tests, and signs reports below them
+    /// Makes and shows roots of trust for tests, and signs reports and quotes below them
     ///
-    /// A test root stands in for one of AMD's, in software. What rests on it is accepted only by who names it, is labelled
-    /// software-test in every output, and vouches for nothing.
+    /// A test root stands in for one of AMD's or for Intel's, in software. What rests on it is accepted only by who names
+    /// it, is labelled software-test in every output, and vouches for nothing.
     #[command(subcommand)]
     Testroot(TestRootCommand),
 
     /// Serves secrets to guests that show good evidence, over the KBS protocol of confidential-containers
     ///
-    /// A guest gets a challenge, has a report signed with it and its key in it, and gets a token if the report is what
+    /// A guest gets a challenge, has a report or a quote signed with it and its key in it, and gets a token if that is what
     /// the policy and the reference values want; with it, resources, encrypted to that key. A challenge is good once.
+    /// Quotes are judged if there is collateral, which is read again for each of them, so that its files can be exchanged.
     /// /healthz and /metrics say how the service is. Where it listens is said on standard output; SIGTERM ends it.
     #[command(after_long_help = super::help(
         "tenure attest serve --resources secrets --state /var/lib/tenure --policy policy.toml --launch-digest digests.json\n\
          tenure attest serve --resources secrets --state state --id-key $KEY --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n\
-         tenure attest serve --resources secrets --state state --launch-digest digests.json --test-root ark.der --allow-test-root milan"
+         tenure attest serve --resources secrets --state state --launch-digest digests.json --test-root ark.der --allow-test-root milan\n\
+         tenure attest serve --resources secrets --state state --collateral pcs/ --mrtd $MRTD --rtmr1 $RTMR1 --rtmr2 $RTMR2"
     ))]
     Serve(Box<ServeArgs>),
 

@@ -6,3 +6,4 @@ mod flow;
 #[path = "../../../attest/kbs/tests/flow/guest.rs"]
 mod guest;
 mod party;
+mod tdx;

@@ -13,6 +13,7 @@ use attest_kbs::protocol::evidence::Evidence;
 use base64ct::{Base64, Encoding};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use serde_json::Value;
 use snp::hex;
 use tempfile::TempDir;
 
@@ -56,21 +57,8 @@ impl Party {
 
     /// Serves guests with this launch digest; what it logs goes to a file.
     pub(crate) fn serve(&self, digest: &str, args: &[&str]) -> Service {
-        let log = File::options().append(true).create(true).open(self.path("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tenure"))
-            .args(["attest", "serve", "--resources", "resources", "--state", "state", "--listen", "127.0.0.1:0"])
-            .args(["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml"])
-            .args(["--launch-digest", digest])
-            .args(args)
-            .current_dir(self.dir.path())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        assert!(url.starts_with("http"), "{url:?}: {}", self.log());
-        Service { child, url: url.trim().into() }
+        let below = ["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml"];
+        Service::start(self.dir.path(), &[&below[..], &["--launch-digest", digest], args].concat())
     }
 
     pub(crate) fn log(&self) -> String {
@@ -79,36 +67,21 @@ impl Party {
 
     /// What a guest gets that asks with these arguments: exit code, standard output, standard error.
     pub(crate) fn request(&self, args: &[&str]) -> (i32, String, String) {
-        let tenure = Command::new(env!("CARGO_BIN_EXE_tenure"))
-            .args(["attest", "request", "--resource", RESOURCE])
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (tenure.status.code().unwrap(), text(tenure.stdout), text(tenure.stderr))
+        request(self.dir.path(), args)
     }
 
     /// A device that has reports signed for whoever opens it.
     pub(crate) fn device(&self) -> PathBuf {
         let (path, master) = device();
         let guest = self.guest.clone();
-        thread::spawn(move || signing(&guest, master.try_clone().unwrap(), master));
+        thread::spawn(move || signing(|data| answer(&guest, data), master.try_clone().unwrap(), master));
         path
     }
 
     /// The same as a socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        let path = self.path("device.sock");
-        let listener = UnixListener::bind(&path).unwrap();
         let guest = self.guest.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                signing(&guest, stream.try_clone().unwrap(), stream);
-            }
-        });
-        path
+        socket(self.dir.path(), move |data| answer(&guest, data))
     }
 
     /// A device that leads to the service, as a console of a guest does.
@@ -127,6 +100,23 @@ impl Party {
 }
 
 impl Service {
+    /// Serves what is in `resources` of this directory; what it logs goes to a file.
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
+        let log = File::options().append(true).create(true).open(dir.join("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tenure"))
+            .args(["attest", "serve", "--resources", "resources", "--state", "state", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .current_dir(dir)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        assert!(url.starts_with("http"), "{url:?}: {}", fs::read_to_string(dir.join("log")).unwrap());
+        Self { child, url: url.trim().into() }
+    }
+
     pub(crate) fn authority(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
@@ -145,24 +135,53 @@ impl Drop for Service {
     }
 }
 
+/// What a guest gets that asks with these arguments: exit code, standard output, standard error.
+pub(crate) fn request(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let tenure = Command::new(env!("CARGO_BIN_EXE_tenure"))
+        .args(["attest", "request", "--resource", RESOURCE])
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (tenure.status.code().unwrap(), text(tenure.stdout), text(tenure.stderr))
+}
+
+/// A socket that answers whoever connects.
+pub(crate) fn socket(dir: &Path, answer: impl Fn(&[u8; 64]) -> Value + Send + 'static) -> PathBuf {
+    let path = dir.join("device.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            signing(&answer, stream.try_clone().unwrap(), stream);
+        }
+    });
+    path
+}
+
+/// What a guest's device says to these bytes.
+fn answer(guest: &Guest, data: &[u8; 64]) -> Value {
+    let evidence = guest.clone().evidence(data).unwrap();
+    let Evidence::Snp { report, certificates: Some(certificates), .. } = evidence else { unreachable!() };
+    serde_json::json!({
+        "attestation_report": Base64::encode_string(&report),
+        "certificates": Base64::encode_string(&certificates),
+    })
+}
+
 /// Answers until nobody asks any more.
-fn signing(guest: &Guest, mut from: impl Read, mut to: impl Write) {
+pub(crate) fn signing(answer: impl Fn(&[u8; 64]) -> Value, mut from: impl Read, mut to: impl Write) {
     let mut data = [0; 64];
     while from.read_exact(&mut data).is_ok() {
-        let evidence = guest.clone().evidence(&data).unwrap();
-        let Evidence::Snp { report, certificates: Some(certificates), .. } = evidence else { unreachable!() };
-        let answer = serde_json::json!({
-            "attestation_report": Base64::encode_string(&report),
-            "certificates": Base64::encode_string(&certificates),
-        });
-        let answer = answer.to_string();
+        let answer = answer(&data).to_string();
         let length = u32::try_from(answer.len()).unwrap().to_le_bytes();
         to.write_all(&[&length[..], answer.as_bytes()].concat()).unwrap();
     }
 }
 
 /// A character device without a terminal's ways, and its other end.
-fn device() -> (PathBuf, File) {
+pub(crate) fn device() -> (PathBuf, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
