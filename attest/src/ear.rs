@@ -280,7 +280,7 @@ impl Ear {
     }
 
     /// Whether it is of this form and holds at this moment.
-    fn check(&self, now: UnixTime) -> Result<(), TokenError> {
+    pub(crate) fn check(&self, now: UnixTime) -> Result<(), TokenError> {
         if self.eat_profile != PROFILE || self.submods.len() != 1 || self.cpu().is_none() {
             return Err(TokenError::Profile);
         }
