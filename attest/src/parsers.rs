@@ -6,7 +6,7 @@
 use alloc::string::{String, ToString as _};
 
 use crate::UnixTime;
-use crate::ear::Ear;
+use crate::ear::{self, Ear};
 use crate::pem;
 use crate::snp::vek;
 use crate::tdx::collateral::{QeIdentity, TcbInfo};
@@ -65,6 +65,12 @@ pub fn qe_identity(text: &[u8]) -> bool {
 pub fn ear_claims(claims: &[u8], now: UnixTime) -> Option<Ear> {
     let ear: Ear = serde_json::from_slice(claims).ok()?;
     ear.check(now).ok().map(|()| ear)
+}
+
+/// The same of claims in CBOR.
+#[must_use]
+pub fn cwt_claims(claims: &[u8], now: UnixTime) -> Option<Ear> {
+    ear::cwt::claims_of(claims, now).ok()
 }
 
 /// What this TCB info says of a platform with these versions: nothing if it is none.

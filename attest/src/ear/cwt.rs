@@ -15,9 +15,9 @@ use minicbor::{Decoder, Encoder};
 use p384::ecdsa::Signature;
 use p384::ecdsa::signature::{Signer, Verifier as _};
 
+use super::Ear;
 use super::cbor::{self, Place};
 use super::jwt::{MOST, TokenError, TokenKey, TokenSigner};
-use super::Ear;
 use crate::UnixTime;
 
 /// A message with one signature, and that it is one.

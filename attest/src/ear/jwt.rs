@@ -18,7 +18,7 @@ use super::Ear;
 use crate::UnixTime;
 
 /// More than any token of ours.
-const MOST: usize = 16 << 10;
+pub(super) const MOST: usize = 16 << 10;
 const ALGORITHM: &str = "ES384";
 
 /// Why a token is worth nothing.
@@ -27,6 +27,9 @@ pub enum TokenError {
     /// It is no token.
     #[error("the token is no signed JSON Web Token: {0}")]
     Form(&'static str),
+    /// It is no token in CBOR, or cannot be one.
+    #[error("the token is no signed CBOR Web Token: {0}")]
+    Cwt(&'static str),
     /// Another algorithm, or one that must be understood.
     #[error("the token is signed with {found:?}, not {ALGORITHM}")]
     Algorithm {
@@ -62,7 +65,7 @@ pub enum TokenError {
 
 /// Signs results.
 #[derive(Clone)]
-pub struct TokenSigner(SigningKey);
+pub struct TokenSigner(pub(super) SigningKey);
 
 impl core::fmt::Debug for TokenSigner {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -72,7 +75,7 @@ impl core::fmt::Debug for TokenSigner {
 
 /// Reads what one signer signed.
 #[derive(Clone, Debug)]
-pub struct TokenKey(VerifyingKey);
+pub struct TokenKey(pub(super) VerifyingKey);
 
 #[derive(Deserialize)]
 struct Header {

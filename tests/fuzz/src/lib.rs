@@ -62,6 +62,13 @@ pub const TARGETS: &[Target] = &[
     reading("event-log", log::event_log, log::seeds, &["Spec ID Event03\\x00"]),
     reading("policy", policy::policy, policy::seeds, policy::WORDS),
     reading("ear-claims", token::claims, token::claims_seeds, token::WORDS),
+    reading(
+        "ear-claims-cbor",
+        token::cbor_claims,
+        token::cbor_claims_seeds,
+        &["\\x19\\x03\\xEC", "\\x3A\\x00\\x01\\x38\\x80"],
+    ),
+    reading("ear-token-cbor", token::cwt, token::cwt_seeds, &["\\xA1\\x01\\x38\\x22"]),
     reading("ear-token", token::jwt, token::jwt_seeds, &[".", "{\\\"alg\\\":\\\"none\\\"}"]),
     reading("kbs-message", message::message, message::seeds, message::WORDS),
     reading("kbs-answer", answer::answer, answer::seeds, answer::WORDS),

@@ -76,6 +76,41 @@ pub(crate) fn claims_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// The same in CBOR: claims that are read say in JSON what they said.
+pub(crate) fn cbor_claims(input: &[u8]) {
+    if let Some(ear) = parsers::cwt_claims(input, NOW) {
+        judge(&ear);
+        let token = SIGNER.sign_cwt(&ear).unwrap();
+        assert!(token.windows(input.len()).any(|window| window == input), "written in another way");
+    }
+}
+
+/// Claims of tokens: the longest text of bytes in them, below its length.
+pub(crate) fn cbor_claims_seeds() -> Vec<Vec<u8>> {
+    let seeds: Vec<_> = ears().iter().map(|ear| claims_in(&SIGNER.sign_cwt(ear).unwrap())).collect();
+    assert!(seeds.iter().all(|seed| parsers::cwt_claims(seed, NOW).is_some()), "a seed is none");
+    seeds
+}
+
+/// Between the headers, which are always the same, and the signature.
+fn claims_in(token: &[u8]) -> Vec<u8> {
+    // Tag, list, header in four bytes, no other header; then how long the claims are, in two bytes.
+    assert_eq!((token[8], token.len()), (0x59, 11 + usize::from(u16::from_be_bytes([token[9], token[10]])) + 98));
+    token[11..token.len() - 98].to_vec()
+}
+
+/// Only what the key's owner signed is read.
+pub(crate) fn cwt(input: &[u8]) {
+    if let Ok(ear) = KEY.read_cwt(input, NOW) {
+        judge(&ear);
+        assert!(ears().contains(&ear), "nobody signed that");
+    }
+}
+
+pub(crate) fn cwt_seeds() -> Vec<Vec<u8>> {
+    ears().iter().map(|ear| SIGNER.sign_cwt(ear).unwrap()).collect()
+}
+
 /// Only what the key's owner signed is read.
 pub(crate) fn jwt(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };

@@ -45,6 +45,8 @@ const OTHER: u8 = 0xff;
 const CONNECTIONS: usize = 3;
 /// More than one connection of the service holds.
 const PIPE: usize = 1 << 16;
+/// How long an answer is waited for that may not come: an input may have said half of what it asks.
+const PATIENCE: Duration = Duration::from_millis(15);
 /// Most that is sent in all, after what stands for something was put in.
 const MOST: usize = 1 << 18;
 /// A file three names below what has the vectors.
@@ -264,7 +266,7 @@ pub(crate) fn service(input: &[u8]) {
         bed.inputs += 1;
         bed.judge.seen.lock().unwrap().clear();
         bed.judge.good.store(0, Ordering::SeqCst);
-        let heard = RUNTIME.with(|runtime| runtime.block_on(converse(&bed.desk, input)));
+        let heard = RUNTIME.with(|runtime| runtime.block_on(converse(&bed.desk, input, PATIENCE)));
         let seen = bed.judge.seen.lock().unwrap();
         let good = bed.judge.good.load(Ordering::SeqCst);
         assert!(seen.values().all(|times| *times == 1), "a challenge was answered twice");
@@ -274,7 +276,7 @@ pub(crate) fn service(input: &[u8]) {
     });
 }
 
-async fn converse(desk: &Desk, input: &[u8]) -> Heard {
+async fn converse(desk: &Desk, input: &[u8], patience: Duration) -> Heard {
     let mut heard = Heard::default();
     let (mut lines, mut services) = (Vec::new(), Vec::new());
     for number in 0..CONNECTIONS {
@@ -307,7 +309,7 @@ async fn converse(desk: &Desk, input: &[u8]) -> Heard {
                 let mut before = usize::MAX;
                 while line.is_open && line.received.len() != before && whole(&line.received).is_none() {
                     before = line.received.len();
-                    line.listen(Duration::from_millis(20)).await;
+                    line.listen(patience).await;
                 }
                 assert!(!contains(&line.received, &SECRET[..32]), "a secret in the clear");
                 heard.note_all(&mut line.received);
@@ -389,7 +391,7 @@ mod tests {
 
     fn heard(input: &[u8]) -> Heard {
         let bed = Bed::new();
-        RUNTIME.with(|runtime| runtime.block_on(converse(&bed.desk, input)))
+        RUNTIME.with(|runtime| runtime.block_on(converse(&bed.desk, input, Duration::from_secs(5))))
     }
 
     /// What the target asserts would be true of a service that answers nothing: this one gives its secret to an honest
