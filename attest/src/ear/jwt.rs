@@ -9,8 +9,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use p384::SecretKey;
 use p384::ecdsa::signature::{Signer, Verifier as _};
 use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p384::pkcs8::DecodePrivateKey as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -87,6 +89,12 @@ impl TokenSigner {
     /// With this private key, a number.
     pub fn from_bytes(secret: &[u8; 48]) -> Result<Self, TokenError> {
         SigningKey::from_slice(secret).map(Self).map_err(|_| TokenError::Key)
+    }
+
+    /// With the private key in this PEM: PKCS #8, or as OpenSSL writes keys on a curve.
+    pub fn from_pem(text: &str) -> Result<Self, TokenError> {
+        let secret = SecretKey::from_pkcs8_pem(text).or_else(|_| SecretKey::from_sec1_pem(text));
+        secret.map(|secret| Self(secret.into())).map_err(|_| TokenError::Key)
     }
 
     /// What its tokens are read with.
