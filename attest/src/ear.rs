@@ -1,7 +1,7 @@
 //! What an appraisal found, for others: EAR, the attestation results of RATS, as a signed token.
 //!
-//! Owns the claims of a result, the trustworthiness vector and its tiers, and how a result is signed and read back
-//! (`jwt`). Does not own what evidence is worth ([`crate::snp::appraise()`]), and has no clock: moments are
+//! Owns the claims of a result, the trustworthiness vector and its tiers, and how a result is signed and read back, in
+//! JSON (`jwt`) or in CBOR (`cwt`). Does not own what evidence is worth ([`crate::snp::appraise()`]), and has no clock: moments are
 //! arguments.
 //!
 //! Law no-silent-trust: a result that rests on a test's root says so, and its vector cannot affirm hardware: whatever
@@ -9,6 +9,8 @@
 //!
 //! Specifications: draft-ietf-rats-ear-04 (claims), draft-ietf-rats-ar4si (values of the vector), RFC 9711 (EAT).
 
+mod cbor;
+pub(crate) mod cwt;
 mod jwt;
 
 use alloc::collections::BTreeMap;
@@ -211,7 +213,7 @@ pub struct Verifier {
     pub build: String,
 }
 
-/// The result of an appraisal, bound to the key of the guest that it is about.
+/// The result of an appraisal, bound to the key of the guest that it is about, if that is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ear {
@@ -220,10 +222,10 @@ pub struct Ear {
     exp: u64,
     eat_nonce: String,
     ear_verifier_id: Verifier,
-    #[serde(rename = "tee-pubkey")]
+    #[serde(rename = "tee-pubkey", default, skip_serializing_if = "serde_json::Value::is_null")]
     tee_pubkey: serde_json::Value,
     submods: BTreeMap<String, Submodule>,
-    #[serde(rename = "tenure_resources")]
+    #[serde(rename = "tenure_resources", default, skip_serializing_if = "serde_json::Value::is_null")]
     resources: serde_json::Value,
 }
 
@@ -232,9 +234,9 @@ pub struct Ear {
 pub struct Subject {
     /// The number that makes the evidence fresh.
     pub nonce: String,
-    /// The guest's key, as JWK.
+    /// The guest's key, as JWK; null if it is not known.
     pub tee_pubkey: serde_json::Value,
-    /// What may be released to that key, in the words of whoever releases it.
+    /// What may be released to that key, in the words of whoever releases it; null if nobody does.
     pub resources: serde_json::Value,
 }
 
@@ -257,7 +259,7 @@ impl Ear {
         }
     }
 
-    /// The guest's key, as JWK.
+    /// The guest's key, as JWK; null if nobody said so.
     #[must_use]
     pub const fn tee_pubkey(&self) -> &serde_json::Value {
         &self.tee_pubkey
@@ -282,7 +284,7 @@ impl Ear {
     }
 
     /// Whether it is of this form and holds at this moment.
-    fn check(&self, now: UnixTime) -> Result<(), TokenError> {
+    pub(crate) fn check(&self, now: UnixTime) -> Result<(), TokenError> {
         if self.eat_profile != PROFILE || self.submods.len() != 1 || self.cpu().is_none() {
             return Err(TokenError::Profile);
         }

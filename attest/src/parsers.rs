@@ -5,6 +5,8 @@
 
 use alloc::string::{String, ToString as _};
 
+use crate::UnixTime;
+use crate::ear::{self, Ear};
 use crate::pem;
 use crate::snp::vek;
 use crate::tdx::collateral::{QeIdentity, TcbInfo};
@@ -56,6 +58,19 @@ pub fn qe_identity(text: &[u8]) -> bool {
         let _ = tcb::qe_level(&identity, svn);
     }
     true
+}
+
+/// The result in these claims of a token, as if they were signed: with what holds of all that are read.
+#[must_use]
+pub fn ear_claims(claims: &[u8], now: UnixTime) -> Option<Ear> {
+    let ear: Ear = serde_json::from_slice(claims).ok()?;
+    ear.check(now).ok().map(|()| ear)
+}
+
+/// The same of claims in CBOR.
+#[must_use]
+pub fn cwt_claims(claims: &[u8], now: UnixTime) -> Option<Ear> {
+    ear::cwt::claims_of(claims, now).ok()
 }
 
 /// What this TCB info says of a platform with these versions: nothing if it is none.

@@ -241,6 +241,9 @@ pub enum CliError {
     /// Evidence.
     #[error(transparent)]
     Evidence(Box<EvidenceError>),
+    /// A result for others.
+    #[error(transparent)]
+    Ear(Box<attest::EarError>),
     /// A relying party.
     #[error(transparent)]
     Serve(Box<attest::ServeError>),
@@ -279,6 +282,12 @@ impl From<EvidenceError> for CliError {
     }
 }
 
+impl From<attest::EarError> for CliError {
+    fn from(error: attest::EarError) -> Self {
+        Self::Ear(Box::new(error))
+    }
+}
+
 impl From<attest::ServeError> for CliError {
     fn from(error: attest::ServeError) -> Self {
         Self::Serve(Box::new(error))
@@ -310,6 +319,7 @@ impl CliError {
             | Self::Bundle(_)
             | Self::Signals(_)
             | Self::Console(_)
+            | Self::Ear(_)
             | Self::Serve(_)
             | Self::Output(_) => ExitCode::Usage,
             Self::NotCapable(_) | Self::Kernel(_) | Self::Audit(_) => ExitCode::NotCapable,

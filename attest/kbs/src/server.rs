@@ -185,6 +185,34 @@ async fn unless<T>(first: impl Future<Output = T>, second: impl Future) -> Optio
     .await
 }
 
+/// A service without a listener, for whoever has connections of another kind.
+///
+/// It answers as [`Server`] does, limits included, but for those on how many connections there may be.
+#[derive(Clone)]
+pub struct Desk {
+    service: Arc<Service>,
+    stop: watch::Sender<Stopping>,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// Made of these; TLS is whose the connections are.
+    #[must_use]
+    pub fn new(config: Config, parts: Parts) -> Self {
+        Self { service: Arc::new(Service::new(config, parts)), stop: watch::channel(Stopping::NotYet).0 }
+    }
+
+    /// Answers what this peer asks, until it has nothing more to say or takes too long.
+    pub async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: IpAddr) {
+        converse(stream, peer, self.service.clone(), self.stop.subscribe()).await;
+    }
+}
+
 /// One connection, from its first byte to its last.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,

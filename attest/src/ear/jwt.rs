@@ -9,8 +9,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use p384::SecretKey;
 use p384::ecdsa::signature::{Signer, Verifier as _};
 use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p384::pkcs8::DecodePrivateKey as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ use super::Ear;
 use crate::UnixTime;
 
 /// More than any token of ours.
-const MOST: usize = 16 << 10;
+pub(super) const MOST: usize = 16 << 10;
 const ALGORITHM: &str = "ES384";
 
 /// Why a token is worth nothing.
@@ -27,6 +29,9 @@ pub enum TokenError {
     /// It is no token.
     #[error("the token is no signed JSON Web Token: {0}")]
     Form(&'static str),
+    /// It is no token in CBOR, or cannot be one.
+    #[error("the token is no signed CBOR Web Token: {0}")]
+    Cwt(&'static str),
     /// Another algorithm, or one that must be understood.
     #[error("the token is signed with {found:?}, not {ALGORITHM}")]
     Algorithm {
@@ -62,7 +67,7 @@ pub enum TokenError {
 
 /// Signs results.
 #[derive(Clone)]
-pub struct TokenSigner(SigningKey);
+pub struct TokenSigner(pub(super) SigningKey);
 
 impl core::fmt::Debug for TokenSigner {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -72,7 +77,7 @@ impl core::fmt::Debug for TokenSigner {
 
 /// Reads what one signer signed.
 #[derive(Clone, Debug)]
-pub struct TokenKey(VerifyingKey);
+pub struct TokenKey(pub(super) VerifyingKey);
 
 #[derive(Deserialize)]
 struct Header {
@@ -84,6 +89,12 @@ impl TokenSigner {
     /// With this private key, a number.
     pub fn from_bytes(secret: &[u8; 48]) -> Result<Self, TokenError> {
         SigningKey::from_slice(secret).map(Self).map_err(|_| TokenError::Key)
+    }
+
+    /// With the private key in this PEM: PKCS #8, or as OpenSSL writes keys on a curve.
+    pub fn from_pem(text: &str) -> Result<Self, TokenError> {
+        let secret = SecretKey::from_pkcs8_pem(text).or_else(|_| SecretKey::from_sec1_pem(text));
+        secret.map(|secret| Self(secret.into())).map_err(|_| TokenError::Key)
     }
 
     /// What its tokens are read with.

@@ -30,7 +30,7 @@ pub use references::{Chip, CollateralArgs, QuoteReferenceArgs, ReferenceArgs};
 pub use request::{EvidenceFrom, RequestArgs, RequestError};
 pub use serve::{ServeArgs, ServeError};
 pub use testroot::TestRootCommand;
-pub use verify::{ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
+pub use verify::{EarArgs, EarError, EarFormat, ProductName, QuoteArgs, ReportArgs, RootName, VerifyArgs, What};
 
 /// What can be done with evidence.
 #[derive(Debug, Subcommand)]
@@ -51,7 +51,8 @@ pub enum AttestCommand {
          tenure attest verify --report report.bin --certificates certificates --crl crl.der --policy policy.toml --id-key $KEY --json\n\
          tenure attest verify --report report.bin --certificates certificates --test-root ark.der --allow-test-root milan\n\
          tenure attest verify --quote quote.bin --collateral collateral.json --mrtd $MRTD --report-data $DATA\n\
-         tenure attest verify --quote quote.bin --collateral pcs/ --event-log ccel.bin --policy policy.toml --mrtd $MRTD"
+         tenure attest verify --quote quote.bin --collateral pcs/ --event-log ccel.bin --policy policy.toml --mrtd $MRTD\n\
+         tenure attest verify --report report.bin --certificates certificates --id-key $KEY --report-data $DATA --ear result.jwt --ear-key key.pem"
     ))]
     Verify(Box<VerifyArgs>),
 

@@ -21,7 +21,8 @@ mod script;
 mod targets;
 mod vectors;
 
-use targets::{certificates, policy, snp, tdx};
+use targets::kbs::{answer, message, service};
+use targets::{appraisal, certificates, log, policy, snp, tdx, token};
 
 /// Something that reads what anybody may send.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,21 @@ pub const TARGETS: &[Target] = &[
     reading("tdx-quote", tdx::quote, tdx::quote_seeds, &[]),
     reading("tcb-info", tdx::tcb_info, tdx::tcb_info_seeds, tdx::WORDS),
     reading("qe-identity", tdx::qe_identity, tdx::qe_identity_seeds, tdx::WORDS),
+    reading("event-log", log::event_log, log::seeds, &["Spec ID Event03\\x00"]),
     reading("policy", policy::policy, policy::seeds, policy::WORDS),
+    reading("ear-claims", token::claims, token::claims_seeds, token::WORDS),
+    reading(
+        "ear-claims-cbor",
+        token::cbor_claims,
+        token::cbor_claims_seeds,
+        &["\\x19\\x03\\xEC", "\\x3A\\x00\\x01\\x38\\x80"],
+    ),
+    reading("ear-token-cbor", token::cwt, token::cwt_seeds, &["\\xA1\\x01\\x38\\x22"]),
+    reading("ear-token", token::jwt, token::jwt_seeds, &[".", "{\\\"alg\\\":\\\"none\\\"}"]),
+    reading("kbs-message", message::message, message::seeds, message::WORDS),
+    reading("kbs-answer", answer::answer, answer::seeds, answer::WORDS),
+    reading("tdx-appraisal", appraisal::tdx, appraisal::tdx_seeds, &[]),
+    Target { words: service::WORDS, ..with_signatures("kbs-service", service::service, service::seeds) },
     with_signatures("snp-evidence", snp::evidence, snp::evidence_seeds),
     with_signatures("snp-signed", snp::signed, snp::signed_seeds),
     with_signatures("tdx-evidence", tdx::evidence, tdx::evidence_seeds),

@@ -15,9 +15,11 @@ use crate::exit::ExitCode;
 use crate::idblock::{Source, one_stdin};
 use crate::paint::Paint;
 
+mod ear;
 mod quote;
 mod report;
 
+pub use ear::{EarArgs, EarError, EarFormat};
 pub use quote::QuoteArgs;
 pub use report::{ProductName, ReportArgs};
 
@@ -55,6 +57,10 @@ pub struct VerifyArgs {
     /// Prints everything as JSON; its keys do not change
     #[arg(long)]
     pub json: bool,
+
+    /// The result, for others.
+    #[command(flatten)]
+    pub for_others: EarArgs,
 
     /// What only reports have.
     #[command(flatten, next_help_heading = "Reports (SNP)")]
@@ -129,6 +135,7 @@ impl RootName {
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let sources = args.sources().chain(args.of_report.sources()).chain(args.of_platform.sources());
+    let sources = sources.chain(args.for_others.sources());
     one_stdin(sources).map_err(EvidenceError::from)?;
     match (&args.what.report, &args.what.quote) {
         (Some(_), _) if args.of_platform.are_given() || args.of_quote.are_given() => {
@@ -155,6 +162,10 @@ impl VerifyArgs {
     }
 
     fn show(&self, verdict: &VerdictReport) -> Result<(), CliError> {
+        if self.for_others.is_stdout() {
+            eprint!("{}", if self.json { json(verdict)? } else { verdict.text(Paint::Plain) + "\n" });
+            return Ok(());
+        }
         print(&if self.json { json(verdict)? } else { verdict.text(Paint::on_stdout()) + "\n" })
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use attest::tdx::{Anchor, Anchors, Collateral, Quote, SignedJson, verify};
-use attest::{UnixTime, parsers};
+use attest::tdx::{Anchor, Anchors, Collateral, Endorsed, Quote, SignedJson, verify};
+use attest::{UnixTime, Verified, parsers};
 
 use super::certificates::PCK;
 use crate::script::{Input, change, flip};
@@ -108,6 +108,27 @@ static GOOD: LazyLock<Vec<Good>> = LazyLock::new(|| {
     let synthetic = synthetic.map(|name| Good::new(&name, &name, NOW, Anchor::Test));
     real.into_iter().chain(synthetic).collect()
 });
+
+/// What of that is verified as it is.
+pub(crate) fn verified() -> Vec<Verified<Endorsed<'static>>> {
+    let verified = GOOD.iter().filter_map(|good| {
+        let statement = |at: usize| SignedJson {
+            text: &good.parts[at],
+            signature: &good.parts[at + 1],
+            chain: &good.parts[at + 2],
+        };
+        let collateral = Collateral {
+            tcb_info: Some(statement(1)),
+            qe_identity: Some(statement(4)),
+            root_crl: Some(&good.parts[7]),
+            pck_crl: Some(&good.parts[8]),
+        };
+        verify(&good.parts[0], &collateral, &ANCHORS, good.now).ok()
+    });
+    let verified: Vec<_> = verified.collect();
+    assert_eq!(verified.len(), 5, "all but the one whose platform Intel does not know");
+    verified
+}
 
 static ANCHORS: LazyLock<Anchors> =
     LazyLock::new(|| Anchors::intel().with_test_root(&vector("tdx/attest/synthetic/root.der")).unwrap());

@@ -4,12 +4,13 @@ use attest::tdx::{Policy, ReferenceValues};
 use clap::Args;
 
 use super::VerifyArgs;
+use super::ear::{Claimed, policy_id};
 use crate::cli::CliError;
 use crate::cli::attest::references::QuoteReferenceArgs;
 use crate::evidence::policy::tdx as policy;
 use crate::evidence::tdx::{self, QuoteEvidence, QuoteFileError};
 use crate::evidence::verdict::{SOFTWARE_TEST, VerdictReport};
-use crate::evidence::{self, EvidenceError};
+use crate::evidence::{self, EvidenceError, Judged};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
 
@@ -37,6 +38,7 @@ pub(super) fn verify(quote: &Source, args: &VerifyArgs) -> Result<ExitCode, CliE
         Some(file) => policy::read(file).map_err(EvidenceError::from)?,
         None => Policy::preset(args.preset.into()),
     };
+    let signing = args.for_others.signing(args.report_data)?;
     args.allow_test_root.map(super::RootName::intel).transpose()?;
     let anchors = tdx::anchors(args.test_root.as_ref())?;
     let now = evidence::moment(args.now)?;
@@ -46,6 +48,19 @@ pub(super) fn verify(quote: &Source, args: &VerifyArgs) -> Result<ExitCode, CliE
     let references = ReferenceValues { report_data: args.report_data, ..args.of_quote.references.values() };
     let judged = evidence.judge(&anchors, &policy, &references, now);
     let label = args.test_root.as_ref().map(|_| SOFTWARE_TEST);
-    args.show(&VerdictReport::of_quote(&evidence, &judged, now, label))?;
+    let verdict = VerdictReport::of_quote(&evidence, &judged, now, label);
+    args.show(&verdict)?;
+    if let (Some(signing), Judged::Verified(verified, appraisal)) = (signing, &judged) {
+        // MRTD is of the firmware alone: RTMR1 and RTMR2 say what it started.
+        let [_, loader, started, _] = &references.rtmrs;
+        let claimed = Claimed {
+            tee: "tdx",
+            is_known: [&references.mr_tds, loader, started].iter().all(|values| !values.is_empty()),
+            is_instance: false,
+            is_debugged: verified.evidence().quote().td_attributes().debug(),
+            policy: policy_id(&policy, &references),
+        };
+        signing.write(appraisal, claimed, &verdict.said, now)?;
+    }
     Ok(judged.exit_code())
 }

@@ -3,15 +3,19 @@
 use attest::snp::{Product, ReferenceValues};
 use clap::{Args, ValueEnum};
 
+use super::ear::{Claimed, policy_id};
 use super::{RootName, VerifyArgs};
 use crate::cli::CliError;
 use crate::cli::attest::chosen;
 use crate::cli::attest::references::ReferenceArgs;
 use crate::evidence::certificates::Certificates;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{self, Evidence, EvidenceError};
+use crate::evidence::{self, Evidence, EvidenceError, Judged};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
+
+/// DEBUG of a guest's policy.
+const DEBUG: u64 = 1 << 19;
 
 /// What only reports have.
 #[derive(Debug, Args)]
@@ -75,6 +79,7 @@ impl ReportArgs {
 
 pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let ReportArgs { certificates, vek, chain, crl, .. } = &args.of_report;
+    let signing = args.for_others.signing(args.report_data)?;
     let policy = chosen(args.policy.as_ref(), args.preset)?;
     let references = ReferenceValues { report_data: args.report_data, ..args.of_report.references.values()? };
     let product = args.allow_test_root.map(RootName::product).transpose()?.map(Product::from);
@@ -83,6 +88,17 @@ pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, Cli
     let files = Certificates::read(vek.as_ref(), chain.as_ref()).map_err(EvidenceError::from)?;
     let evidence = Evidence::read(report, certificates.as_ref(), crl.as_ref())?.with_certificates(files);
     let judged = evidence.judge(&anchors, &policy, &references, now);
-    args.show(&VerdictReport::of(&evidence, &judged, now, product))?;
+    let verdict = VerdictReport::of(&evidence, &judged, now, product);
+    args.show(&verdict)?;
+    if let (Some(signing), Judged::Verified(verified, appraisal)) = (signing, &judged) {
+        let claimed = Claimed {
+            tee: "snp",
+            is_known: !references.launch_digests.is_empty() || !references.id_keys.is_empty(),
+            is_instance: !references.chips.is_empty(),
+            is_debugged: verified.evidence().policy() & DEBUG != 0,
+            policy: policy_id(&policy, &references),
+        };
+        signing.write(appraisal, claimed, &verdict.said, now)?;
+    }
     Ok(judged.exit_code())
 }
