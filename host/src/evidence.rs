@@ -3,7 +3,7 @@
 //! Owns reading reports, the two steps of a verdict (verified, then appraised) and the exit code that comes of them. Does
 //! not own whether anything holds: that is [`attest`]'s to find out. Quotes are [`tdx`]'s; certificates in files of their
 //! own [`certificates`]'; a policy's file is [`policy`]'s, words and keys of a verdict [`verdict`]'s, what a report says
-//! [`claims`]'s, where two of them differ [`diff`]'s, and what one must say of a guest that is launched here
+//! [`claims`]'s, what tokens claim [`trust`]'s, where two of them differ [`diff`]'s, and what one must say of a guest that is launched here
 //! [`expected`]'s.
 
 pub mod certificates;
@@ -13,6 +13,7 @@ pub mod expected;
 pub mod launch_log;
 pub mod policy;
 pub mod tdx;
+pub mod trust;
 pub mod verdict;
 
 use std::time::{SystemTimeError, UNIX_EPOCH};

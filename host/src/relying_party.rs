@@ -1,14 +1,14 @@
 //! `tenure attest serve`: what evidence is worth to a relying party, for the service that asks.
 //!
-//! Owns the policies, reference values and roots of one service (of reports [`report`], of quotes [`quote`]), their name, and
-//! what its tokens claim of evidence that meets them. Does not own any check ([`attest`]), nor who may ask for what when
-//! ([`attest_kbs::server`]).
+//! Owns the policies, reference values and roots of one service (of reports [`report`], of quotes [`quote`]), and their
+//! name. Does not own any check ([`attest`]), what tokens claim of evidence ([`crate::evidence::trust`]), nor who may ask
+//! for what when ([`attest_kbs::server`]).
 //!
 //! Law no-silent-trust: with a test's root allowed every refusal is labelled, and what rests on it affirms no hardware.
 
 use attest::UnixTime;
 use attest::appraisal::Verdict as Appraised;
-use attest::ear::{TrustClaim, TrustVector};
+use attest::ear::TrustVector;
 use attest_kbs::appraiser::{Appraiser, Granted, Refused, Release, Verdict};
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence as Sent;
@@ -89,10 +89,6 @@ fn verdict(
         Appraised::TestPassed => Verdict::TestPassed(granted()),
         Appraised::NotMet => Verdict::NotMet(refused()),
     }
-}
-
-const fn claimed(is_so: bool, claim: TrustClaim) -> TrustClaim {
-    if is_so { claim } else { TrustClaim::NONE }
 }
 
 fn label(is_allowed: bool) -> Option<&'static str> {

@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use attest::UnixTime;
+use attest::ear::{Status, TokenSigner};
+use attest::snp::Tier;
 use base64ct::{Base64, Encoding};
 use serde_json::Value;
 
@@ -148,6 +151,19 @@ fn the_verdict_names_what_a_platform_lacks() {
     party.write("policy.toml", policy);
     let (code, said) = party.attest(&[&later[..], &["--policy", "policy.toml"]].concat());
     assert_eq!(code, 0, "{said}");
+
+    // What others are told of it is no better for that.
+    party.copy("snp/idblock/id_key_pkcs8_test.pem", "key.pem");
+    let (_, shown) = party.attest(&["show", "--quote", "quote", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let data = shown["quote"]["report_data"].as_str().unwrap();
+    let ear = ["--policy", "policy.toml", "--report-data", data, "--ear", "ear", "--ear-key", "key.pem"];
+    let (code, said) = party.attest(&[&later[..], &ear].concat());
+    assert_eq!(code, 0, "{said}");
+    let read = |name: &str| fs::read_to_string(party.path(name)).unwrap();
+    let key = TokenSigner::from_pem(&read("key.pem")).unwrap().key();
+    let ear = key.read(read("ear").trim(), UnixTime::from_secs(1_792_022_400)).unwrap();
+    assert_eq!((ear.cpu().unwrap().tier(), ear.cpu().unwrap().status()), (Tier::Hardware, Status::Warning));
 }
 
 /// no-silent-trust: every output that a test's root had a part in says so, and none claims hardware.

@@ -1,21 +1,20 @@
 //! What a relying party thinks of TDX quotes.
 //!
-//! Owns the wishes of one service about them, and what its tokens claim of one that meets them. What Intel publishes goes
+//! Owns the wishes of one service about them. What Intel publishes goes
 //! out of date while a service runs, so its files are read again for every quote; nothing that a guest sends stands in for
 //! them. Files that cannot be read refuse a quote, and the log says why.
 
 use attest::UnixTime;
 use attest::check::Fault;
-use attest::ear::{TrustClaim, TrustVector};
-use attest::tdx::{Anchors, Endorsed, Policy, ReferenceValues, TcbStatus};
+use attest::tdx::{Anchors, Policy, ReferenceValues};
 use attest_kbs::appraiser::{Refused, Release, Verdict};
 
-use super::{Parts, claimed, rejected, verdict};
-use crate::evidence::Judged;
+use super::{Parts, rejected, verdict};
 use crate::evidence::policy::tdx::TdxOnly;
 use crate::evidence::tdx::QuoteEvidence;
 use crate::evidence::tdx::collateral::{CollateralFiles, CollateralPlace};
 use crate::evidence::verdict::VerdictReport;
+use crate::evidence::{Judged, trust};
 
 /// What is wanted of TDX guests.
 #[derive(Debug)]
@@ -72,36 +71,11 @@ impl TdxWishes {
         let refused = || Refused { failed: said.failed.iter().map(|name| (*name).into()).collect(), label: said.label };
         match &judged {
             Judged::Rejected(_) => Verdict::Rejected(refused()),
-            Judged::Verified(_, appraisal) => {
+            Judged::Verified(verified, appraisal) => {
+                let vector = || trust::of_quote(verified, &references);
                 let claims = || serde_json::json!({ "tee": "tdx", "claims": said.said });
-                verdict(appraisal.verdict(), || (self.vector(&judged), claims(), release.clone()), refused)
+                verdict(appraisal.verdict(), || (vector(), claims(), release.clone()), refused)
             }
-        }
-    }
-
-    /// What is claimed of a quote that is what is wanted. No quote names a machine.
-    fn vector(&self, judged: &Judged<Endorsed<'_>>) -> TrustVector {
-        let Judged::Verified(verified, _) = judged else { return TrustVector::default() };
-        let (endorsed, references) = (verified.evidence(), &self.references);
-        // MRTD is of the firmware alone: what that loaded, and what was loaded then, is in the two others.
-        let [_, loaded, then, _] = &references.rtmrs;
-        let is_known = ![&references.mr_tds, loaded, then].into_iter().any(Vec::is_empty);
-        let platform = endorsed.platform();
-        let is_good = platform.status == TcbStatus::UpToDate && platform.advisories.is_empty();
-        TrustVector {
-            configuration: TrustClaim::AFFIRMED,
-            executables: claimed(is_known, TrustClaim::BOOT_RECOGNISED),
-            hardware: match (verified.anchor().is_hardware(), is_good) {
-                (true, true) => TrustClaim::AFFIRMED,
-                (true, false) => TrustClaim::VULNERABLE,
-                (false, _) => TrustClaim::UNRECOGNISED,
-            },
-            runtime_opaque: if endorsed.quote().td_attributes().debug() {
-                TrustClaim::VISIBLE
-            } else {
-                TrustClaim::AFFIRMED
-            },
-            ..TrustVector::default()
         }
     }
 }

@@ -1,21 +1,17 @@
 //! What a relying party thinks of SNP reports.
 //!
-//! Owns the wishes of one service about them, and what its tokens claim of one that meets them.
+//! Owns the wishes of one service about them, and what of a launch differs from those that are expected.
 
 use attest::UnixTime;
-use attest::ear::{TrustClaim, TrustVector};
 use attest::snp::{Anchors, Policy, Product, ReferenceValues, Report};
 use attest_kbs::appraiser::{Refused, Release, Verdict};
 use snp::digest::Digest;
 
-use super::{Parts, claimed, rejected, verdict};
+use super::{Parts, rejected, verdict};
 use crate::evidence::policy::PolicyFile;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{Evidence, Judged, launch_log};
+use crate::evidence::{Evidence, Judged, launch_log, trust};
 use crate::measure::trace::Trace;
-
-/// DEBUG of a guest's policy.
-const DEBUG: u64 = 1 << 19;
 
 /// What is wanted of SNP guests.
 #[derive(Debug)]
@@ -75,26 +71,11 @@ impl SnpWishes {
         };
         match &judged {
             Judged::Rejected(_) => Verdict::Rejected(refused()),
-            Judged::Verified(_, appraisal) => {
+            Judged::Verified(verified, appraisal) => {
+                let vector = || trust::of_report(verified, &references);
                 let claims = || serde_json::json!({ "tee": "snp", "claims": said.said });
-                verdict(appraisal.verdict(), || (self.vector(&judged), claims(), release.clone()), refused)
+                verdict(appraisal.verdict(), || (vector(), claims(), release.clone()), refused)
             }
-        }
-    }
-
-    /// What is claimed of a report that is what is wanted.
-    fn vector(&self, judged: &Judged<Report<'_>>) -> TrustVector {
-        let Judged::Verified(verified, _) = judged else { return TrustVector::default() };
-        let references = &self.references;
-        let is_known = !references.launch_digests.is_empty() || !references.id_keys.is_empty();
-        let is_debugged = verified.evidence().policy() & DEBUG != 0;
-        TrustVector {
-            instance_identity: claimed(!references.chips.is_empty(), TrustClaim::AFFIRMED),
-            configuration: TrustClaim::AFFIRMED,
-            executables: claimed(is_known, TrustClaim::BOOT_RECOGNISED),
-            hardware: if verified.anchor().is_hardware() { TrustClaim::AFFIRMED } else { TrustClaim::UNRECOGNISED },
-            runtime_opaque: if is_debugged { TrustClaim::VISIBLE } else { TrustClaim::AFFIRMED },
-            ..TrustVector::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! `tenure attest verify --ear`: what came of it, for others, as a signed token.
 //!
-//! Owns what is claimed of evidence that passed, and for how long. Nothing is signed of evidence that did not: the exit
-//! code says that. Claims and forms are [`attest::ear`]'s.
+//! Owns for whom and for how long it holds; what is claimed of evidence that passed is [`crate::evidence::trust`]'s. Nothing
+//! is signed of evidence that did not: the exit code says that. Claims and forms are [`attest::ear`]'s.
 //!
 //! Law no-silent-trust: below a test's root nothing is claimed of hardware, and a result of before is never taken for
 //! this one's, because none is written over.
@@ -14,7 +14,7 @@ use std::time::Duration;
 use attest::UnixTime;
 use attest::anchors::Root;
 use attest::appraisal::{Appraisal, Verdict};
-use attest::ear::{Ear, Subject, Submodule, TokenError, TokenSigner, TrustClaim, TrustVector, Verifier};
+use attest::ear::{Ear, Subject, Submodule, TokenError, TokenSigner, TrustVector, Verifier};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -123,12 +123,8 @@ impl EarArgs {
 pub(super) struct Claimed {
     /// Of reports `snp`, of quotes `tdx`.
     pub(super) tee: &'static str,
-    /// Whether it is known which code was started.
-    pub(super) is_known: bool,
-    /// Whether it is known which machine that is.
-    pub(super) is_instance: bool,
-    /// Whether others can look into the guest.
-    pub(super) is_debugged: bool,
+    /// What the evidence is trusted in.
+    pub(super) vector: TrustVector,
     /// Names policy and reference values.
     pub(super) policy: String,
 }
@@ -145,16 +141,6 @@ impl Signing<'_> {
         if appraisal.verdict() == Verdict::NotMet {
             return Ok(());
         }
-        let is = |is_so, claim| if is_so { claim } else { TrustClaim::NONE };
-        let is_hardware = appraisal.anchor().is_hardware();
-        let vector = TrustVector {
-            instance_identity: is(claimed.is_instance, TrustClaim::AFFIRMED),
-            configuration: TrustClaim::AFFIRMED,
-            executables: is(claimed.is_known, TrustClaim::BOOT_RECOGNISED),
-            hardware: if is_hardware { TrustClaim::AFFIRMED } else { TrustClaim::UNRECOGNISED },
-            runtime_opaque: if claimed.is_debugged { TrustClaim::VISIBLE } else { TrustClaim::AFFIRMED },
-            ..TrustVector::default()
-        };
         // What a log says is the guest's word, and long.
         let said = match said {
             Said::Report { report } => serde_json::to_value(report),
@@ -167,7 +153,7 @@ impl Signing<'_> {
             resources: Value::Null,
         };
         let verifier = Verifier { developer: "tenure".into(), build: env!("CARGO_PKG_VERSION").into() };
-        let cpu = Submodule::new(appraisal.tier(), vector, &claimed.policy, claims);
+        let cpu = Submodule::new(appraisal.tier(), claimed.vector, &claimed.policy, claims);
         // It ends with the verdict at the latest, whose last moment is one on which it holds.
         let left = (appraisal.valid_until().as_secs() + 1).saturating_sub(now.as_secs());
         let ear = Ear::new(verifier, subject, cpu, now, LIFETIME.min(Duration::from_secs(left)));

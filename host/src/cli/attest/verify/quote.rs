@@ -10,7 +10,7 @@ use crate::cli::attest::references::QuoteReferenceArgs;
 use crate::evidence::policy::tdx as policy;
 use crate::evidence::tdx::{self, QuoteEvidence, QuoteFileError};
 use crate::evidence::verdict::{SOFTWARE_TEST, VerdictReport};
-use crate::evidence::{self, EvidenceError, Judged};
+use crate::evidence::{self, EvidenceError, Judged, trust};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
 
@@ -51,13 +51,9 @@ pub(super) fn verify(quote: &Source, args: &VerifyArgs) -> Result<ExitCode, CliE
     let verdict = VerdictReport::of_quote(&evidence, &judged, now, label);
     args.show(&verdict)?;
     if let (Some(signing), Judged::Verified(verified, appraisal)) = (signing, &judged) {
-        // MRTD is of the firmware alone: RTMR1 and RTMR2 say what it started.
-        let [_, loader, started, _] = &references.rtmrs;
         let claimed = Claimed {
             tee: "tdx",
-            is_known: [&references.mr_tds, loader, started].iter().all(|values| !values.is_empty()),
-            is_instance: false,
-            is_debugged: verified.evidence().quote().td_attributes().debug(),
+            vector: trust::of_quote(verified, &references),
             policy: policy_id(&policy, &references),
         };
         signing.write(appraisal, claimed, &verdict.said, now)?;

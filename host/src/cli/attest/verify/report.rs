@@ -10,12 +10,9 @@ use crate::cli::attest::chosen;
 use crate::cli::attest::references::ReferenceArgs;
 use crate::evidence::certificates::Certificates;
 use crate::evidence::verdict::VerdictReport;
-use crate::evidence::{self, Evidence, EvidenceError, Judged};
+use crate::evidence::{self, Evidence, EvidenceError, Judged, trust};
 use crate::exit::ExitCode;
 use crate::idblock::Source;
-
-/// DEBUG of a guest's policy.
-const DEBUG: u64 = 1 << 19;
 
 /// What only reports have.
 #[derive(Debug, Args)]
@@ -93,9 +90,7 @@ pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, Cli
     if let (Some(signing), Judged::Verified(verified, appraisal)) = (signing, &judged) {
         let claimed = Claimed {
             tee: "snp",
-            is_known: !references.launch_digests.is_empty() || !references.id_keys.is_empty(),
-            is_instance: !references.chips.is_empty(),
-            is_debugged: verified.evidence().policy() & DEBUG != 0,
+            vector: trust::of_report(verified, &references),
             policy: policy_id(&policy, &references),
         };
         signing.write(appraisal, claimed, &verdict.said, now)?;
