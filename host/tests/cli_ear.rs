@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// 2026-06-01.
 const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
-const POLICY: &str = "allow = [\"any-guest\"]\n";
+const POLICY: &str = "allow = [\"any-guest\", \"smt\"]\n";
 
 /// Real evidence, a policy that it meets, and keys.
 struct Party(tempfile::TempDir);
@@ -132,7 +132,8 @@ fn another_reader_reads_the_same() {
 #[test]
 fn no_silent_trust_results_of_what_passed_only() {
     let party = Party::new();
-    let other = format!("00{}", &data()[2..]);
+    let first = u8::from_str_radix(&data()[..2], 16).unwrap() ^ 1;
+    let other = format!("{first:02x}{}", &data()[2..]);
     let done = party.ear(&other, "not-met", "jwt");
     assert_eq!((done.status.code(), party.path("not-met").exists()), (Some(5), false), "{}", said(&done));
     let done = party.ear(&other, "-", "jwt");

@@ -115,7 +115,7 @@ pub(crate) fn tdx_seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![]];
     for number in 0..5 {
         seeds.push([vec![number, 0xff, 1, 0xff, 0xff, 1], vec![0; 20], vec![3; 12]].concat());
-        seeds.push([vec![number, 0, 0, 1, 0, 0], vec![7, 9, 5].repeat(12)].concat());
+        seeds.push([vec![number, 0, 0, 1, 0, 0], [7, 9, 5].repeat(12)].concat());
     }
     seeds
 }
