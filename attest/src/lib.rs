@@ -19,11 +19,11 @@ pub mod check;
 pub mod ear;
 pub mod eventlog;
 mod hex;
-mod p256_signature;
 #[cfg(feature = "parsers")]
 pub mod parsers;
 pub mod pem;
 mod preset;
+mod signature;
 pub mod snp;
 pub mod tdx;
 mod time;

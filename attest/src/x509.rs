@@ -1,8 +1,8 @@
 //! X.509 certificates, as much of them as chains of AMD's and Intel's need.
 //!
 //! Owns reading a certificate, who signed it (over the bytes that were received), when it is good, and the keys in it;
-//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384 ([`pss`]), Intel with ECDSA on P-256 and SHA-256. Does
-//! not own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
+//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
+//! own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
 //!
 //! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on curves; RFC 5758 for ECDSA; AMD 57230 and
 //! Intel's "PCK Certificate and CRL Profile" for what of them is used.
@@ -14,6 +14,7 @@ use core::cell::OnceCell;
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode as _, Encode as _, Reader as _, Sequence, SliceReader};
 use p384::ecdsa::VerifyingKey;
+use rsa::{BigUint, RsaPublicKey};
 use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
@@ -22,10 +23,9 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectP
 use x509_cert::time::Time;
 
 use crate::UnixTime;
-use crate::p256_signature;
+use crate::signature;
 
 pub(crate) mod crl;
-pub(crate) mod pss;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -39,9 +39,10 @@ const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// Bytes of salt in AMD's signatures.
+/// Bytes of salt in AMD's signatures: as many as the hash has.
 const SALT_BYTES: u8 = 48;
-const _: () = assert!(SALT_BYTES as usize == pss::SALT_BYTES);
+/// Bits of an authority's key.
+const RSA_BITS: usize = 4096;
 
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,13 +152,17 @@ impl<'a> Signed<'a> {
         match self.algorithm {
             Algorithm::PssSha384 => {
                 let key = issuer.rsa_key()?;
-                if key.verifies(self.bytes, self.signature) { Ok(()) } else { Err(CertificateError::Signature) }
+                if signature::rsa_pss(&key, self.bytes, self.signature) {
+                    Ok(())
+                } else {
+                    Err(CertificateError::Signature)
+                }
             }
             Algorithm::EcdsaP256Sha256 => {
                 let key = issuer.p256_key()?;
                 let signature = p256::ecdsa::Signature::from_der(self.signature);
                 let signature = signature.map_err(|_| CertificateError::Signature)?;
-                let is_signed = p256_signature::is_signed(&key, self.bytes, &signature);
+                let is_signed = signature::ecdsa_p256(&key, self.bytes, &signature);
                 if is_signed { Ok(()) } else { Err(CertificateError::Signature) }
             }
         }
@@ -261,7 +266,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Its key, which must be RSA's.
-    pub(crate) fn rsa_key(&self) -> Result<pss::Key, CertificateError> {
+    pub(crate) fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
         const KIND: CertificateError = CertificateError::Key("RSA of 4096 bits");
         let key = self.key();
         let parameters = key.algorithm.parameters.as_ref().map(AnyRef::from);
@@ -270,7 +275,11 @@ impl<'a> Certificate<'a> {
         }
         let bytes = key.subject_public_key.as_bytes().ok_or(KIND)?;
         let RsaKey { modulus, exponent } = RsaKey::from_der(bytes)?;
-        pss::Key::new(modulus.as_bytes(), exponent.as_bytes()).ok_or(KIND)
+        let [modulus, exponent] = [modulus, exponent].map(|number| BigUint::from_bytes_be(number.as_bytes()));
+        if modulus.bits() != RSA_BITS {
+            return Err(KIND);
+        }
+        RsaPublicKey::new(modulus, exponent).map_err(|_| KIND)
     }
 
     /// Its key, which must be on P-384.

@@ -13,7 +13,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use p384::ecdsa::signature::Verifier as _;
 use p384::ecdsa::{Signature, VerifyingKey};
 
 use super::report::SigningKey;
@@ -22,6 +21,7 @@ use super::{Anchor, Anchors, Endorsements, PackedTcb, Product, Report, Tcb};
 use crate::anchors::KNOWN;
 use crate::check::{CheckId, Checks, Fault, Horizon};
 use crate::hex::Hex;
+use crate::signature;
 use crate::time::UnixTime;
 use crate::verified::{Rejected, Verified};
 use crate::x509::crl::Crl;
@@ -419,7 +419,7 @@ fn plain_name(certificate: &Certificate<'_>, anchor: Option<Anchor>) -> String {
 /// Whether this key signed the report, over the bytes that were received.
 fn is_signed(report: &Report<'_>, key: &VerifyingKey) -> bool {
     let Some((r, s)) = report.signature() else { return false };
-    Signature::from_scalars(r, s).is_ok_and(|signature| key.verify(report.signed_bytes(), &signature).is_ok())
+    Signature::from_scalars(r, s).is_ok_and(|signature| signature::ecdsa_p384(key, report.signed_bytes(), &signature))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{Anchor, Anchors, Collateral, Quote, TcbStatus};
 use crate::UnixTime;
 use crate::check::{CheckId, Checks, Horizon};
 use crate::hex::Hex;
-use crate::p256_signature;
+use crate::signature;
 use crate::verified::{Evidence, Rejected, Verified};
 use crate::x509::Certificate;
 
@@ -228,7 +228,7 @@ fn is_vouched_for(quote: &Quote<'_>) -> bool {
 
 /// Whether this key signed these bytes; r and s are big-endian.
 fn is_signed(key: &VerifyingKey, bytes: &[u8], signature: &[u8]) -> bool {
-    Signature::from_slice(signature).is_ok_and(|signature| p256_signature::is_signed(key, bytes, &signature))
+    Signature::from_slice(signature).is_ok_and(|signature| signature::ecdsa_p256(key, bytes, &signature))
 }
 
 #[cfg(test)]

@@ -1,16 +1,70 @@
-//! Against the crate `rsa`, which somebody else wrote. The modulus is a prime that everybody knows: below it everybody can
-//! sign, so encodings can be made that are wrong in one thing only.
+//! Whoever computes it, the same signatures are good, and no others.
 
 extern crate std;
 
 use std::vec::Vec;
 
-use crypto_bigint::NonZero;
-use rsa::{BigUint, Pss, RsaPublicKey};
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{NonZero, Odd, U4096};
+use p256::ecdsa::signature::Signer as _;
+use proptest::prelude::*;
+use rsa::{BigUint, RsaPublicKey};
+use sha2::{Digest as _, Sha384};
 
-use super::*;
+use super::{by_ring, by_rust};
 
-/// The prime of RFC 3526's group 16.
+/// Bytes of a modulus, a signature, and a message as it is encoded for one: its first bit is not used.
+const BYTES: usize = 512;
+const HASH_BYTES: usize = 48;
+const SALT_BYTES: usize = 48;
+/// What is masked: zeros, a one, and the salt.
+const DATA_BYTES: usize = BYTES - HASH_BYTES - 1;
+/// The last byte of an encoded message.
+const TRAILER: u8 = 0xbc;
+
+macro_rules! curve {
+    ($test:ident, $curve:ident, $bytes:literal) => {
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(32))]
+
+            #[test]
+            fn $test(
+                secret in prop::collection::vec(any::<u8>(), $bytes),
+                bytes in prop::collection::vec(any::<u8>(), 0..200),
+                bit in 0_usize..2 * 8 * $bytes,
+            ) {
+                use $curve::ecdsa::{Signature, SigningKey};
+
+                let both = |key: &SigningKey, bytes: &[u8], signature: &Signature| {
+                    let found = by_rust::$test(key.verifying_key(), bytes, signature);
+                    assert_eq!(by_ring::$test(key.verifying_key(), bytes, signature), found);
+                    found
+                };
+                let key = SigningKey::from_slice(&secret);
+                prop_assume!(key.is_ok());
+                let key = key.unwrap();
+                let signature: Signature = key.sign(&bytes);
+                prop_assert!(both(&key, &bytes, &signature));
+                // Of (r, s) and (r, -s) neither is better.
+                let (r, s) = signature.split_scalars();
+                prop_assert!(both(&key, &bytes, &Signature::from_scalars(*r, -*s).unwrap()));
+                prop_assert!(!both(&key, &[&bytes[..], &[0]].concat(), &signature));
+                let mut changed = signature.to_bytes();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(changed) = Signature::from_slice(&changed) {
+                    prop_assert!(!both(&key, &bytes, &changed));
+                }
+                prop_assert!(!both(&SigningKey::from_slice(&[9; $bytes]).unwrap(), &bytes, &signature));
+            }
+        }
+    };
+}
+
+curve!(ecdsa_p256, p256, 32);
+curve!(ecdsa_p384, p384, 48);
+
+/// Below a prime that everybody knows everybody can sign, so that encodings can be made which are wrong in one thing only:
+/// that of RFC 3526's group 16.
 const PRIME: &str = "\
     FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
     EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
@@ -23,41 +77,38 @@ const PRIME: &str = "\
     88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
     287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
     93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF";
-const EXPONENT: [u8; 3] = [1, 0, 1];
 const MESSAGE: &[u8] = b"what is signed";
 
 struct Signer {
-    ours: Key,
-    theirs: RsaPublicKey,
+    key: RsaPublicKey,
+    modulus: Odd<U4096>,
     secret: U4096,
 }
 
 impl Signer {
     fn new() -> Self {
-        let prime = U4096::from_be_hex(PRIME);
-        let bytes = prime.to_be_bytes();
-        let order = NonZero::new(prime.wrapping_sub(&U4096::ONE)).unwrap();
+        let modulus = U4096::from_be_hex(PRIME);
+        let order = NonZero::new(modulus.wrapping_sub(&U4096::ONE)).unwrap();
+        let number = BigUint::from_bytes_be(modulus.to_be_bytes().as_ref());
         Self {
-            ours: Key::new(bytes.as_ref(), &EXPONENT).unwrap(),
-            theirs: RsaPublicKey::new(BigUint::from_bytes_be(bytes.as_ref()), BigUint::from(65537_u32)).unwrap(),
+            key: RsaPublicKey::new(number, BigUint::from(65537_u32)).unwrap(),
+            modulus: Odd::new(modulus).unwrap(),
             secret: U4096::from_u32(65537).invert_mod(&order).unwrap(),
         }
     }
 
     /// What makes this encoded message of a signature.
     fn sign(&self, encoded: &[u8; BYTES]) -> Vec<u8> {
-        let parameters = FixedMontyParams::new_vartime(self.ours.modulus);
+        let parameters = FixedMontyParams::new_vartime(self.modulus);
         let power = FixedMontyForm::new(&U4096::from_be_slice(encoded), &parameters).pow(&self.secret);
         power.retrieve().to_be_bytes().as_ref().to_vec()
     }
 
     /// Whether a signature is this message's, if both agree.
     fn verifies(&self, signature: &[u8]) -> bool {
-        let hash = Sha384::digest(MESSAGE);
-        let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES);
-        let theirs = self.theirs.verify(scheme, &hash, signature).is_ok();
-        assert_eq!(self.ours.verifies(MESSAGE, signature), theirs);
-        theirs
+        let found = by_rust::rsa_pss(&self.key, MESSAGE, signature);
+        assert_eq!(by_ring::rsa_pss(&self.key, MESSAGE, signature), found);
+        found
     }
 }
 
@@ -90,7 +141,8 @@ fn no_silent_trust_encodings_that_are_wrong_in_one_thing() {
     let good = signer.sign(&encoded(|_| (), |_| ()));
     assert!(signer.verifies(&good));
     assert!(signer.verifies(&signer.sign(&encoded(|data| data[ONE_AT + 1..].fill(0), |_| ()))), "any salt will do");
-    assert!(!signer.ours.verifies(b"something else", &good));
+    assert!(!by_rust::rsa_pss(&signer.key, b"something else", &good));
+    assert!(!by_ring::rsa_pss(&signer.key, b"something else", &good));
     for (what, encoded) in [
         ("the trailer", encoded(|_| (), |all| all[BYTES - 1] = 0xcc)),
         ("the hash", encoded(|_| (), |all| all[DATA_BYTES] ^= 1)),
@@ -122,57 +174,4 @@ fn no_silent_trust_other_bytes_than_the_signature() {
     assert!(!signer.verifies(&good[1..]) && !signer.verifies(&[&[0], &good[..]].concat()) && !signer.verifies(&[]));
     assert!(!signer.verifies(&[0xff; BYTES]) && !signer.verifies(&[0; BYTES]));
     assert!(!signer.verifies(U4096::from_be_hex(PRIME).to_be_bytes().as_ref()));
-}
-
-/// no-silent-trust: a number, and the modulus more than it, have the same powers. Only the lower one is a signature.
-#[test]
-fn no_silent_trust_numbers_beyond_the_modulus() {
-    // The modulus is 2^4095 + 1, so that there is room above it; the exponent takes 1 to 1.
-    let mut modulus = [0; BYTES];
-    (modulus[0], modulus[BYTES - 1]) = (0x80, 1);
-    let key = Key::new(&modulus, &EXPONENT).unwrap();
-    let mut one = [0; BYTES];
-    one[BYTES - 1] = 1;
-    assert_eq!(key.encoded(&one), Some(one));
-    let mut same = modulus;
-    same[BYTES - 1] += 1;
-    assert_eq!(key.encoded(&same), None, "1 and the modulus");
-    assert_eq!(key.encoded(&modulus), None);
-}
-
-/// no-silent-trust: whoever writes a certificate writes its key.
-#[test]
-fn no_silent_trust_keys_that_are_none() {
-    let good = U4096::from_be_hex(PRIME).to_be_bytes().as_ref().to_vec();
-    assert!(Key::new(&good, &[3]).is_some() && Key::new(&good, &[0xff; 4]).is_some());
-    for exponent in [&[][..], &[0], &[1], &[2], &[1, 0, 0], &[1, 0, 0, 0, 1]] {
-        assert!(Key::new(&good, exponent).is_none(), "{exponent:?}");
-    }
-    let with = |at: usize, byte: u8| {
-        let mut modulus = good.clone();
-        modulus[at] = byte;
-        Key::new(&modulus, &EXPONENT)
-    };
-    assert!(with(0, 0x80).is_some() && with(0, 0x7f).is_none() && with(BYTES - 1, 0xfe).is_none());
-    assert!(Key::new(&good[1..], &EXPONENT).is_none() && Key::new(&[&good[..], &[1]].concat(), &EXPONENT).is_none());
-}
-
-/// As AMD signs, with its exponent: what was accepted from real chains, another implementation accepts.
-#[test]
-fn real_signatures_are_the_same_to_both() {
-    for product in ["milan", "genoa", "turin"] {
-        let read = |name: &str| {
-            let path = std::format!("roots/amd/{name}-{product}.der");
-            std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
-        };
-        let (root, ask) = (read("ark"), read("ask"));
-        let (root, ask) =
-            (crate::x509::Certificate::parse(&root).unwrap(), crate::x509::Certificate::parse(&ask).unwrap());
-        let ours = root.rsa_key().unwrap();
-        let modulus = BigUint::from_bytes_be(ours.modulus.as_ref().to_be_bytes().as_ref());
-        let theirs = RsaPublicKey::new(modulus, BigUint::from(ours.exponent)).unwrap();
-        let (bytes, signature) = (ask.signed.bytes, ask.signed.signature);
-        let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES);
-        assert!(theirs.verify(scheme, &Sha384::digest(bytes), signature).is_ok() && ours.verifies(bytes, signature));
-    }
 }
