@@ -181,6 +181,10 @@ fn no_silent_trust_changed_quotes() {
     for (part, range, step) in parts {
         for at in range.step_by(step) {
             let mut changed = evidence.clone();
+            // Between lines of PEM there is nothing of a certificate, and others take any white space.
+            if part == "PCK chain" && changed.quote[at] == b'\n' {
+                continue;
+            }
             changed.quote[at] ^= 1;
             changed.assert_refused(&format!("{part}, byte {at}"));
         }

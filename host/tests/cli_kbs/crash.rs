@@ -1,5 +1,6 @@
 //! Promise: kill -9 in the middle of anything loses no resource, and no nonce is good twice.
 
+use std::io;
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -14,9 +15,13 @@ use serde_json::{Value, json};
 use crate::party::{Party, RESOURCE, SECRET, Service};
 
 fn http(service: &Service) -> Http<TcpStream> {
-    let stream = TcpStream::connect(service.authority()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    Http::new(stream, "kbs")
+    connect(service).unwrap()
+}
+
+fn connect(service: &Service) -> io::Result<Http<TcpStream>> {
+    let stream = TcpStream::connect(service.authority())?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(Http::new(stream, "kbs"))
 }
 
 /// What a guest says to a challenge, and in which session.
@@ -43,7 +48,8 @@ impl Answer {
     }
 
     fn send(&self, service: &Service) -> Result<Reply, HttpError> {
-        http(service).request("POST", ATTEST, &[("Cookie", &self.cookie)], Some(self.body.as_bytes()))
+        // Who is killed at once is gone before anybody is connected.
+        connect(service)?.request("POST", ATTEST, &[("Cookie", &self.cookie)], Some(self.body.as_bytes()))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use attest::eventlog::EventLog;
 use attest_kbs::client::evidence::{EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
 use attest_kbs::client::{ClientError, Session};
@@ -182,6 +183,30 @@ fn no_silent_trust_refusals_have_names() {
     };
     assert_eq!(code, 5, "{said}");
     assert!(said.contains("reference.mrtd"), "{said}");
+}
+
+/// A log that a real machine's firmware wrote is believed as far as it comes to the quote's RTMRs, and is in the token then.
+#[test]
+fn no_silent_trust_event_logs() {
+    let place = Place::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/tdx/eventlog/gce-cos113.ccel");
+    let log = fs::read(path).unwrap();
+    let below = ["--test-root", "root/root.der", "--allow-test-root", "intel", "--collateral", "root/collateral"];
+    let service = Service::start(place.path(), &[&below[..], &["--mrtd", &hex(&MRTD)]].concat());
+    let mut td = place.td();
+    td.statement.rtmrs = EventLog::parse(&log).unwrap().replay();
+    td.event_log = Some(log.clone());
+    let session = td.ask(&service).unwrap();
+    let payload = session.token().split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&Base64UrlUnpadded::decode_vec(payload).unwrap()).unwrap();
+    let cpu = &claims["submods"]["cpu0"];
+    assert!(cpu["ear_attester_claims"]["claims"]["event_log"].is_object(), "{cpu}");
+    assert_eq!(cpu["ear_trustworthiness_vector"]["executables"], Value::Null, "RTMRs were not compared with anything");
+    let mut td = place.td();
+    td.event_log = Some(log);
+    let said = td.ask(&service).map(|_| ()).unwrap_err();
+    let names = "log.rtmr0, log.rtmr1, log.rtmr2";
+    assert!(said.starts_with(&format!("(software-test) the evidence is not-met: {names}")), "{said}");
 }
 
 /// no-silent-trust: nobody accepts a test's root who does not name it, and no quote without what Intel publishes.

@@ -234,7 +234,7 @@ fn relying_party(args: &ServeArgs) -> Result<RelyingParty, CliError> {
         Some(file) => policy::read_both(file).map_err(EvidenceError::from)?,
         None => (args.preset.into(), tdx::Policy::preset(args.preset.into())),
     };
-    let (of_product, of_intel) = test_roots(args)?;
+    let Named { of_product, of_intel } = test_roots(args)?;
     let release = match &args.releases[..] {
         [] => Release::All,
         names => Release::Only(names.iter().map(ToString::to_string).collect()),
@@ -242,23 +242,29 @@ fn relying_party(args: &ServeArgs) -> Result<RelyingParty, CliError> {
     Ok(RelyingParty::new(snp_wishes(args, of_reports, of_product)?, tdx_wishes(args, of_quotes, of_intel)?, release))
 }
 
-/// The test root in place of a product's, and that in place of Intel's.
-fn test_roots(args: &ServeArgs) -> Result<(Option<(&Source, Product)>, Option<&Source>), ServeError> {
-    let (mut of_product, mut of_intel) = (None, None);
+/// Test roots, by what they stand in for.
+#[derive(Default)]
+struct Named<'a> {
+    of_product: Option<(&'a Source, Product)>,
+    of_intel: Option<&'a Source>,
+}
+
+fn test_roots(args: &ServeArgs) -> Result<Named<'_>, ServeError> {
+    let mut named = Named::default();
     let counts = (args.test_roots.len(), args.allow_test_roots.len());
     if counts.0 != counts.1 {
         return Err(ServeError::TestRoots { roots: counts.0, names: counts.1 });
     }
     for (root, name) in args.test_roots.iter().zip(&args.allow_test_roots) {
         let before = match name.product() {
-            Ok(product) => of_product.replace((root, Product::from(product))).is_some(),
-            Err(_) => of_intel.replace(root).is_some(),
+            Ok(product) => named.of_product.replace((root, Product::from(product))).is_some(),
+            Err(_) => named.of_intel.replace(root).is_some(),
         };
         if before {
             return Err(ServeError::TestRootTwice);
         }
     }
-    Ok((of_product, of_intel))
+    Ok(named)
 }
 
 fn snp_wishes(

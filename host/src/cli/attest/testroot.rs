@@ -119,14 +119,6 @@ pub struct SignArgs {
     #[arg(long, value_name = "HEX", value_parser = hex::parse::<64>)]
     pub report_data: [u8; 64],
 
-    /// What only reports have.
-    #[command(flatten, next_help_heading = "Reports (SNP)")]
-    pub of_report: ReportSigned,
-
-    /// What only quotes have.
-    #[command(flatten, next_help_heading = "Quotes (TDX)")]
-    pub of_quote: QuoteSigned,
-
     /// Where the report or quote goes; - is standard output
     #[arg(short, long, value_name = "FILE|-")]
     pub out: Output,
@@ -134,6 +126,14 @@ pub struct SignArgs {
     /// Shows it as JSON; its keys do not change
     #[arg(long)]
     pub json: bool,
+
+    /// What only reports have.
+    #[command(flatten, next_help_heading = "Reports (SNP)")]
+    pub of_report: ReportSigned,
+
+    /// What only quotes have.
+    #[command(flatten, next_help_heading = "Quotes (TDX)")]
+    pub of_quote: QuoteSigned,
 }
 
 /// Which guest it is.

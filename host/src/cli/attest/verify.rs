@@ -125,7 +125,7 @@ impl RootName {
     }
 
     /// That it is Intel's; quotes rest on no other.
-    pub(super) fn intel(self) -> Result<(), EvidenceError> {
+    fn intel(self) -> Result<(), EvidenceError> {
         match self {
             Self::Intel => Ok(()),
             _ => Err(EvidenceError::OtherRoot { given: self.name(), what: "a quote rests on intel's" }),
