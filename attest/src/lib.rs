@@ -19,6 +19,7 @@ pub mod check;
 pub mod ear;
 pub mod eventlog;
 mod hex;
+mod p256_signature;
 #[cfg(feature = "parsers")]
 pub mod parsers;
 pub mod pem;

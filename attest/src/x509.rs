@@ -1,8 +1,8 @@
 //! X.509 certificates, as much of them as chains of AMD's and Intel's need.
 //!
 //! Owns reading a certificate, who signed it (over the bytes that were received), when it is good, and the keys in it;
-//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
-//! own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
+//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384 ([`pss`]), Intel with ECDSA on P-256 and SHA-256. Does
+//! not own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
 //!
 //! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on curves; RFC 5758 for ECDSA; AMD 57230 and
 //! Intel's "PCK Certificate and CRL Profile" for what of them is used.
@@ -13,9 +13,6 @@ use alloc::vec::Vec;
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode as _, Encode as _, Reader as _, Sequence, SliceReader};
 use p384::ecdsa::VerifyingKey;
-use p384::ecdsa::signature::Verifier as _;
-use rsa::{BigUint, Pss, RsaPublicKey};
-use sha2::{Digest as _, Sha384};
 use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
@@ -24,8 +21,10 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectP
 use x509_cert::time::Time;
 
 use crate::UnixTime;
+use crate::p256_signature;
 
 pub(crate) mod crl;
+pub(crate) mod pss;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -39,10 +38,9 @@ const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// Bytes of salt in AMD's signatures: as many as the hash has.
+/// Bytes of salt in AMD's signatures.
 const SALT_BYTES: u8 = 48;
-/// Bits of an authority's key.
-const RSA_BITS: usize = 4096;
+const _: () = assert!(SALT_BYTES as usize == pss::SALT_BYTES);
 
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,14 +150,14 @@ impl<'a> Signed<'a> {
         match self.algorithm {
             Algorithm::PssSha384 => {
                 let key = issuer.rsa_key()?;
-                let scheme = Pss::new_with_salt::<rsa::sha2::Sha384>(SALT_BYTES.into());
-                key.verify(scheme, &Sha384::digest(self.bytes), self.signature).map_err(|_| CertificateError::Signature)
+                if key.verifies(self.bytes, self.signature) { Ok(()) } else { Err(CertificateError::Signature) }
             }
             Algorithm::EcdsaP256Sha256 => {
                 let key = issuer.p256_key()?;
                 let signature = p256::ecdsa::Signature::from_der(self.signature);
                 let signature = signature.map_err(|_| CertificateError::Signature)?;
-                key.verify(self.bytes, &signature).map_err(|_| CertificateError::Signature)
+                let is_signed = p256_signature::is_signed(&key, self.bytes, &signature);
+                if is_signed { Ok(()) } else { Err(CertificateError::Signature) }
             }
         }
     }
@@ -254,7 +252,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Its key, which must be RSA's.
-    pub(crate) fn rsa_key(&self) -> Result<RsaPublicKey, CertificateError> {
+    pub(crate) fn rsa_key(&self) -> Result<pss::Key, CertificateError> {
         const KIND: CertificateError = CertificateError::Key("RSA of 4096 bits");
         let key = self.key();
         let parameters = key.algorithm.parameters.as_ref().map(AnyRef::from);
@@ -263,11 +261,7 @@ impl<'a> Certificate<'a> {
         }
         let bytes = key.subject_public_key.as_bytes().ok_or(KIND)?;
         let RsaKey { modulus, exponent } = RsaKey::from_der(bytes)?;
-        let [modulus, exponent] = [modulus, exponent].map(|number| BigUint::from_bytes_be(number.as_bytes()));
-        if modulus.bits() != RSA_BITS {
-            return Err(KIND);
-        }
-        RsaPublicKey::new(modulus, exponent).map_err(|_| KIND)
+        pss::Key::new(modulus.as_bytes(), exponent.as_bytes()).ok_or(KIND)
     }
 
     /// Its key, which must be on P-384.

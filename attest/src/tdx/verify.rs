@@ -16,7 +16,6 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
@@ -26,6 +25,7 @@ use super::{Anchor, Anchors, Collateral, Quote, TcbStatus};
 use crate::UnixTime;
 use crate::check::{CheckId, Checks, Horizon};
 use crate::hex::Hex;
+use crate::p256_signature;
 use crate::verified::{Evidence, Rejected, Verified};
 use crate::x509::Certificate;
 
@@ -228,7 +228,7 @@ fn is_vouched_for(quote: &Quote<'_>) -> bool {
 
 /// Whether this key signed these bytes; r and s are big-endian.
 fn is_signed(key: &VerifyingKey, bytes: &[u8], signature: &[u8]) -> bool {
-    Signature::from_slice(signature).is_ok_and(|signature| key.verify(bytes, &signature).is_ok())
+    Signature::from_slice(signature).is_ok_and(|signature| p256_signature::is_signed(key, bytes, &signature))
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //!
 //! Owns: making that host ready ([`Lab::provision`]), booting it ([`Lab::boot`]), running commands
 //! and moving files ([`Host`]); and fetching Debian's own kernel as a test guest
-//! ([`Lab::debian_guest`]) and headers of its kernels ([`kernel_headers`]). Does not own: what is run there. Does not touch the machine beyond its
-//! cache directory and, for the AMD bed and the kernel, the distribution packages it installs.
+//! ([`Lab::debian_guest`]), headers of its kernels ([`kernel_headers`]), and other verifiers of evidence to compare ours
+//! with ([`go_checkers`]). Does not own: what is run there. Does not touch the machine beyond its cache directory and, for
+//! the AMD bed and the kernel, the distribution packages it installs.
 //!
 //! Specification: README.md of this crate; the emulated machine's faults are listed there.
 
@@ -17,6 +18,7 @@ mod archive;
 mod bed;
 mod bochs;
 mod cache;
+mod checkers;
 mod child;
 mod command;
 mod debian_guest;
@@ -41,6 +43,7 @@ use machine::{Emulator, Parts};
 use progress::Progress;
 
 pub use bed::{Bed, UnknownBed};
+pub use checkers::go_checkers;
 pub use child::{Child, StdinWriter, StreamReader};
 pub use command::{Command, Output, Status, Stdin};
 pub use debian_guest::DebianKernel;

@@ -4,7 +4,8 @@
 //! least and median are of as many rounds. Who checks what is said beside the figures: nobody here checks less than the
 //! signatures, and ours checks everything that a verdict of `tenure attest verify` lists.
 //!
-//! Expects the program `tenure` beside itself. `cargo xtask bench` builds both and runs this.
+//! Expects the programs `tenure` and `others` beside itself, and further ones in the directories that it is given. `cargo
+//! xtask bench` builds them and runs this.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ const WARM_UP: usize = 5;
 fn main() -> Result<()> {
     snp::compare()?;
     tdx::compare()?;
-    process::compare(env::args_os().nth(1).map(PathBuf::from).as_deref())
+    process::compare(&env::args_os().skip(1).map(PathBuf::from).collect::<Vec<_>>())
 }
 
 /// A file of `tests/vectors`.

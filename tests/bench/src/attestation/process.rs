@@ -1,96 +1,197 @@
-//! Whole processes: `tenure attest verify` against what can be installed of other tools.
+//! Whole processes: `tenure attest verify` against what can be installed of other tools, over the same files.
+//!
+//! Owns what each is asked, and which of ours's checks it makes. A tool that is not here is said to be not run, with what is
+//! known of why. None is asked for anything that needs a network.
 
 use std::env;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use attest::snp::Report;
 
-use crate::{Contender, PROCESS_ROUNDS, contender, goal, race, vector};
+use crate::{Contender, PROCESS_ROUNDS, Times, contender, goal, race, vector};
 
-/// Tools of attestation that people use, and that this does not install: go-sev-guest's and go-tdx-guest's `check`, Intel's
-/// verification library. They are written in other languages, and not packaged.
-const NOT_HERE: &str = "go-sev-guest, go-tdx-guest and Intel's QVL are not here to compare with";
-const OTHER: &str = "snpguest";
+/// How many times faster a whole process is to be.
+const GOAL: f64 = 3.0;
+/// Tools that nobody can run here, and why.
+const NOT_FOR_REPORTS: [(&str, &str); 0] = [];
+const NOT_FOR_QUOTES: [(&str, &str); 2] = [
+    (
+        "dcap-qvl-cli",
+        "asks a service for what Intel publishes and a clock for the moment, and what is published about a quote that others \
+         can have ended long ago; a process over its library stands in for it",
+    ),
+    ("Intel's QVL", "is in no package registry"),
+];
 const VCEK: u128 = 0x63da_758d_e664_4564_adc5_f4b9_3be8_accd;
 const ASK: u128 = 0x4ab7_b379_bbac_4fe4_a02f_05ae_f327_c782;
-/// Rows of a table, the one that ends it included.
-const ROWS: u32 = 3 * 24;
+const ARK: u128 = 0xc0b4_06a4_a803_4952_9743_3fb6_014c_d0ae;
+/// A row of a table.
+const ROW_BYTES: usize = 24;
 
-/// `tools` is where others are installed.
-pub(crate) fn compare(tools: Option<&Path>) -> Result<()> {
+/// A program to compare with.
+struct Tool<'a> {
+    name: &'a str,
+    /// Nothing if it is not here.
+    program: Option<PathBuf>,
+    /// What of ours's checks it makes.
+    checks: &'a str,
+    arguments: Vec<Vec<String>>,
+}
+
+/// `tools` are directories in which others may be.
+pub(crate) fn compare(tools: &[PathBuf]) -> Result<()> {
+    reports(tools)?;
+    quotes(tools)
+}
+
+fn reports(tools: &[PathBuf]) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let place = |name: &str| directory.path().join(name);
-    let report = vector("snp/attest/real/genoa-v3-ms.report")?;
-    let (vek, ask) = (vector("snp/attest/real/genoa-v3-ms.vek.der")?, vector("snp/attest/amd/ask-genoa.der")?);
-    fs::write(place("report.bin"), &report)?;
-    fs::write(place("vcek.der"), &vek)?;
-    fs::write(place("ask.der"), &ask)?;
-    fs::write(
-        place("ark.der"),
-        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../attest/roots/amd/ark-genoa.der"))?,
-    )?;
-    fs::write(place("table"), table(&vek, &ask)?)?;
-    let digest: String = Report::parse(&report)?.measurement().iter().map(|byte| format!("{byte:02x}")).collect();
-
-    let tenure = env::current_exe()?.with_file_name("tenure");
-    let other = tools.map_or_else(|| OTHER.into(), |tools| tools.join(OTHER));
-    let is_there = match Command::new(&other).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        status => status?.success(),
-    };
-    let certificates = || run(Command::new(&other).args(["verify", "certs"]).arg(directory.path()));
-    let attestation =
-        || run(Command::new(&other).args(["verify", "attestation"]).arg(directory.path()).arg(place("report.bin")));
-    let mut contenders = vec![
-        contender("tenure --version: a process that begins and ends", || run(Command::new(&tenure).arg("--version"))),
-        contender("tenure attest verify, all checks and a policy", || {
-            let mut ours = Command::new(&tenure);
-            ours.args(["attest", "verify", "--now", "2026-06-01T00:00:00Z", "--launch-digest", &digest, "--report"]);
-            run(ours.arg(place("report.bin")).arg("--certificates").arg(place("table")))
-        }),
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let report = vector("snp/attest/real/milan-v3-ms.report")?;
+    let (vek, ask) = (vector("snp/attest/real/milan-v3-ms.vek.der")?, vector("snp/attest/amd/ask-milan.der")?);
+    let ark = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../attest/roots/amd/ark-milan.der"))?;
+    let with_table = [&report[..], &table(&[(VCEK, &vek), (ASK, &ask), (ARK, &ark)])?].concat();
+    let ours = table(&[(VCEK, &vek), (ASK, &ask)])?;
+    let policy = b"preset = \"strict\"\nallow = [\"smt\"]\n\n[products.milan]\n";
+    for (name, bytes) in [
+        ("report.bin", &report[..]),
+        ("vcek.der", &vek),
+        ("ask.der", &ask),
+        ("ark.der", &ark),
+        ("extended.bin", &with_table),
+        ("certificates", &ours),
+        ("policy.toml", policy),
+    ] {
+        fs::write(place(name), bytes)?;
+    }
+    let digest = Report::parse(&report)?.measurement().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (now, files) = ("2026-06-01T00:00:00Z", directory.path().display().to_string());
+    let tenure = [
+        ["attest", "verify", "--now", now, "--launch-digest", &digest].map(str::to_owned).to_vec(),
+        ["--report", &place("report.bin"), "--certificates", &place("certificates")].map(str::to_owned).to_vec(),
+        ["--policy", &place("policy.toml")].map(str::to_owned).to_vec(),
     ];
-    if is_there {
-        contenders.push(contender("snpguest verify certs, then verify attestation", || {
-            certificates()?;
-            attestation()
-        }));
-        contenders.push(contender("snpguest verify attestation alone: no chain", attestation));
-    }
-    measured(&contenders)
+    let alone = words(&["verify", "attestation", &files, &place("report.bin")]);
+    let go = ["-inform", "bin", "-network", "false", "-check_crl", "false", "-guest_policy", "0x30000", "-in"];
+    let others = [
+        Tool {
+            name: "snpguest 0.11.0, certs and attestation",
+            program: found(tools, "snpguest"),
+            checks: "signatures and versions; no dates, no anchor of its own, no policy",
+            arguments: vec![words(&["verify", "certs", &files]), alone.clone()],
+        },
+        Tool {
+            name: "snpguest 0.11.0, attestation alone",
+            program: found(tools, "snpguest"),
+            checks: "the report's signature and versions; no chain",
+            arguments: vec![alone],
+        },
+        Tool {
+            name: "go-sev-guest 0.13.0, check",
+            program: found(tools, "go-sev-guest-check"),
+            checks: "signatures, dates, versions, a policy",
+            arguments: vec![words(&[&go[..], &[&place("extended.bin")]].concat())],
+        },
+        Tool {
+            name: "a process over the crate sev 8.0.0",
+            program: found_beside("others"),
+            checks: "signatures",
+            arguments: vec![words(&["sev", &place("report.bin"), &place("vcek.der"), &place("ask.der")])],
+        },
+    ];
+    let title = "SNP report of a real Milan, as processes over files: no list of revoked certificates";
+    run_all(title, &tenure.concat(), &others, &NOT_FOR_REPORTS)
 }
 
-fn measured(contenders: &[Contender<'_>]) -> Result<()> {
-    let times = race("SNP report of a real Genoa, as processes over files", PROCESS_ROUNDS, contenders)?;
-    match times[..] {
-        [_, ours, both, alone] => {
-            goal("the whole job", ours.against(both), 3.0);
-            goal("the whole job against the report's signature and versions alone", ours.against(alone), 3.0);
-        }
-        _ => println!("    {OTHER} is not here to compare with"),
+fn quotes(tools: &[PathBuf]) -> Result<()> {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/tdx/attest/real");
+    let place = |name: &str| vectors.join(name).display().to_string();
+    let (quote, collateral) = (place("v4-uptodate-phala.quote"), place("v4-uptodate-phala.collateral.json"));
+    let guest = attest::tdx::Quote::parse(&fs::read(&quote)?)?.mr_td().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let now = "2025-06-25T00:00:00Z";
+    let tenure = words(&["attest", "verify", "--now", now, "--quote", &quote, "--collateral", &collateral, "--mrtd", &guest]);
+    let go = ["-inform", "bin", "-get_collateral", "false", "-check_crl", "false", "-in", &quote];
+    let others = [
+        Tool {
+            name: "a process over the crate dcap-qvl 0.7.1",
+            program: found_beside("others"),
+            checks: "nearly all; over ring, in assembly, as it comes",
+            arguments: vec![words(&["dcap-qvl", &quote, &collateral])],
+        },
+        Tool {
+            name: "go-tdx-guest 0.3.1, check",
+            program: found(tools, "go-tdx-guest-check"),
+            checks: "quote and chain; nothing that Intel publishes",
+            arguments: vec![words(&go)],
+        },
+    ];
+    let title = "TDX quote of a real platform, as processes over files";
+    run_all(title, &tenure, &others, &NOT_FOR_QUOTES)
+}
+
+/// Runs ours and those of the others that are here in turn.
+fn run_all(title: &str, arguments: &[String], others: &[Tool<'_>], never: &[(&str, &str)]) -> Result<()> {
+    let tenure = found_beside("tenure").context("tenure is not beside this program")?;
+    let version = [words(&["--version"])];
+    let here: Vec<_> = others.iter().filter_map(|tool| Some((tool, tool.program.as_ref()?))).collect();
+    let names: Vec<_> = here.iter().map(|(tool, _)| format!("{}: {}", tool.name, tool.checks)).collect();
+    let ours = [arguments.to_vec()];
+    let mut contenders: Vec<Contender<'_>> = vec![
+        contender("tenure --version: a process that begins and ends", || run(&tenure, &version)),
+        contender("tenure attest verify: everything, and a policy", || run(&tenure, &ours)),
+    ];
+    for ((tool, program), name) in here.iter().zip(&names) {
+        contenders.push(contender(name, || run(program, &tool.arguments)));
     }
-    println!("    {NOT_HERE}");
+    let times = race(title, PROCESS_ROUNDS, &contenders)?;
+    let [_, ours, theirs @ ..] = &times[..] else { return Err(anyhow!("a contender is missing")) };
+    for ((tool, _), theirs) in here.iter().zip(theirs) {
+        goal(tool.name, Times::against(*ours, *theirs), GOAL);
+    }
+    for tool in others.iter().filter(|tool| tool.program.is_none()) {
+        println!("    {}: not run: it is not installed here", tool.name);
+    }
+    for (name, why) in never {
+        println!("    {name}: not run: it {why}");
+    }
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+fn run(program: &Path, calls: &[Vec<String>]) -> Result<()> {
+    for arguments in calls {
+        let mut command = Command::new(program);
+        let output = command.args(arguments).output().with_context(|| format!("{command:?}"))?;
+        let said = [output.stdout, output.stderr].concat();
+        ensure!(output.status.success(), "{command:?}: {}: {}", output.status, String::from_utf8_lossy(&said));
+    }
     Ok(())
 }
 
-/// The certificates as a host gives them.
-fn table(vek: &[u8], ask: &[u8]) -> Result<Vec<u8>> {
-    let mut rows = Vec::new();
-    let mut offset = ROWS;
-    for (guid, certificate) in [(VCEK, vek), (ASK, ask)] {
-        let length = u32::try_from(certificate.len())?;
-        rows.extend([&guid.to_be_bytes()[..], &offset.to_le_bytes(), &length.to_le_bytes()].concat());
-        offset = offset.checked_add(length).ok_or_else(|| anyhow!("certificates are too long"))?;
+fn found(directories: &[PathBuf], name: &str) -> Option<PathBuf> {
+    directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
+}
+
+fn found_beside(name: &str) -> Option<PathBuf> {
+    env::current_exe().ok().map(|path| path.with_file_name(name)).filter(|path| path.is_file())
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Certificates as a host gives them.
+fn table(certificates: &[(u128, &[u8])]) -> Result<Vec<u8>> {
+    let (mut rows, mut contents) = (Vec::new(), Vec::new());
+    let start = ROW_BYTES * (certificates.len() + 1);
+    for (guid, certificate) in certificates {
+        let offset = u32::try_from(start + contents.len())?.to_le_bytes();
+        let length = u32::try_from(certificate.len())?.to_le_bytes();
+        rows.extend([&guid.to_be_bytes()[..], &offset, &length].concat());
+        contents.extend_from_slice(certificate);
     }
-    rows.extend([0; 24]);
-    Ok([&rows, vek, ask].concat())
+    rows.extend([0; ROW_BYTES]);
+    Ok([rows, contents].concat())
 }
