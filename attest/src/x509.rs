@@ -9,6 +9,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode as _, Encode as _, Reader as _, Sequence, SliceReader};
@@ -168,6 +169,9 @@ impl<'a> Signed<'a> {
 pub(crate) struct Certificate<'a> {
     signed: Signed<'a>,
     fields: TbsCertificate,
+    /// The subject in words: several checks of one verdict name an issuer, and it takes long to look up what its parts
+    /// are called.
+    name: OnceCell<String>,
 }
 
 impl<'a> Certificate<'a> {
@@ -178,7 +182,7 @@ impl<'a> Certificate<'a> {
             return Err(CertificateError::Version);
         }
         signed.names_inside(fields.signature())?;
-        let certificate = Self { signed, fields };
+        let certificate = Self { signed, fields, name: OnceCell::new() };
         certificate.check_extensions()?;
         Ok(certificate)
     }
@@ -204,6 +208,11 @@ impl<'a> Certificate<'a> {
 
     pub(crate) fn subject(&self) -> &Name {
         self.fields.subject()
+    }
+
+    /// The subject, in words.
+    pub(crate) fn name(&self) -> &str {
+        self.name.get_or_init(|| self.subject().to_string())
     }
 
     pub(crate) fn issuer(&self) -> &Name {

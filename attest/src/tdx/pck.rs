@@ -3,6 +3,8 @@
 //! Owns Intel's extension. What is missing is missing, never a default; what is there twice is malformed.
 //! Specification: Intel SGX PCK Certificate and CRL Profile, "SGX TCB" and "PCK certificate extensions".
 
+use alloc::vec::Vec;
+
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode as _, Reader as _, Sequence, SliceReader, Tag, Tagged as _};
 
@@ -57,17 +59,17 @@ impl Pck {
 
     /// Reads the contents of the extension.
     pub(crate) fn read(contents: &[u8]) -> Result<Self, Unsaid> {
-        let extension = AnyRef::from_der(contents)?;
-        let tcb = said(extension, TCB, "its TCB")?;
+        let extension = statements(AnyRef::from_der(contents)?)?;
+        let tcb = statements(said(&extension, TCB, "its TCB")?)?;
         let mut components = [0; 16];
         for (number, component) in (1..).zip(&mut components) {
-            *component = said(tcb, under_tcb(number)?, "a component's version")?.decode_as()?;
+            *component = said(&tcb, under_tcb(number)?, "a component's version")?.decode_as()?;
         }
         Ok(Self {
-            fmspc: octets(said(extension, FMSPC, "its FMSPC")?)?,
-            pce_id: octets(said(extension, PCE_ID, "its PCE-ID")?)?,
+            fmspc: octets(said(&extension, FMSPC, "its FMSPC")?)?,
+            pce_id: octets(said(&extension, PCE_ID, "its PCE-ID")?)?,
             components,
-            pce_svn: said(tcb, under_tcb(PCE_SVN)?, "its PCE's version")?.decode_as()?,
+            pce_svn: said(&tcb, under_tcb(PCE_SVN)?, "its PCE's version")?.decode_as()?,
         })
     }
 }
@@ -76,20 +78,27 @@ fn under_tcb(arc: u32) -> Result<ObjectIdentifier, Unsaid> {
     TCB.push_arc(arc).map_err(|_| Unsaid::Malformed)
 }
 
-/// The statement about this in a sequence of them.
-fn said<'a>(sequence: AnyRef<'a>, id: ObjectIdentifier, what: &'static str) -> Result<AnyRef<'a>, Unsaid> {
+/// A sequence of statements.
+fn statements(sequence: AnyRef<'_>) -> Result<Vec<Statement<'_>>, Unsaid> {
     if sequence.tag() != Tag::Sequence {
         return Err(Unsaid::Malformed);
     }
     let mut reader = SliceReader::new(sequence.value())?;
-    let mut found = None;
+    let mut statements = Vec::new();
     while !reader.is_finished() {
-        let statement = Statement::decode(&mut reader)?;
-        if statement.id == id && found.replace(statement.value).is_some() {
-            return Err(Unsaid::Malformed);
-        }
+        statements.push(Statement::decode(&mut reader)?);
     }
-    found.ok_or(Unsaid::Missing(what))
+    Ok(statements)
+}
+
+/// The one statement about this.
+fn said<'a>(statements: &[Statement<'a>], id: ObjectIdentifier, what: &'static str) -> Result<AnyRef<'a>, Unsaid> {
+    let mut about = statements.iter().filter(|statement| statement.id == id);
+    match (about.next(), about.next()) {
+        (Some(statement), None) => Ok(statement.value),
+        (None, _) => Err(Unsaid::Missing(what)),
+        (Some(_), Some(_)) => Err(Unsaid::Malformed),
+    }
 }
 
 fn octets<const N: usize>(value: AnyRef<'_>) -> Result<[u8; N], Unsaid> {

@@ -127,7 +127,7 @@ impl<'a> Judge<'a> {
             Ok(came) => anchors
                 .certificates()
                 .find(|(_, root)| root.subject() == came.subject() && root.key() == came.key())
-                .ok_or_else(|| format!("{} with a key that is not trusted", came.subject())),
+                .ok_or_else(|| format!("{} with a key that is not trusted", came.name())),
             Err(error) => Err(error.to_string()),
         };
         self.checks.add(ROOT, wanted, found.as_ref().map(|(anchor, _)| anchor));
@@ -165,13 +165,12 @@ impl<'a> Judge<'a> {
         };
         match issuer {
             Some(issuer) => {
-                let subject = issuer.certificate.subject();
-                let found = if certificate.issuer() == subject {
+                let found = if certificate.issuer() == issuer.certificate.subject() {
                     self.signed(certificate, issuer)
                 } else {
                     Err(format!("by {}, as it says", certificate.issuer()))
                 };
-                self.checks.add(signer, format!("by {subject}"), found);
+                self.checks.add(signer, format!("by {}", issuer.certificate.name()), found);
             }
             None => self.checks.skip(signer, "there is no certificate of its issuer"),
         }
@@ -209,7 +208,7 @@ impl<'a> Judge<'a> {
         let ListIds { signer, validity } = ids;
         let Some(der) = der else {
             self.checks
-                .missing(signer, issuer.map_or("by its issuer".into(), |issuer| format!("by {}", issuer.subject())));
+                .missing(signer, issuer.map_or("by its issuer".into(), |issuer| format!("by {}", issuer.name())));
             self.checks.skip(validity, "there is no such list");
             return None;
         };
@@ -222,7 +221,7 @@ impl<'a> Judge<'a> {
             Ok(list) => Err(format!("by {}", list.issuer())),
             Err(error) => Err(format!("unreadable: {error}")),
         };
-        self.checks.add(signer, format!("by {}", issuer.subject()), list.as_ref().map(|(by, _)| by));
+        self.checks.add(signer, format!("by {}", issuer.name()), list.as_ref().map(|(by, _)| by));
         match &list {
             Ok((_, list)) => {
                 self.span(validity, list.validity());

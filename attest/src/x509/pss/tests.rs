@@ -166,7 +166,8 @@ fn real_signatures_are_the_same_to_both() {
             std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
         };
         let (root, ask) = (read("ark"), read("ask"));
-        let (root, ask) = (crate::x509::Certificate::parse(&root).unwrap(), crate::x509::Certificate::parse(&ask).unwrap());
+        let (root, ask) =
+            (crate::x509::Certificate::parse(&root).unwrap(), crate::x509::Certificate::parse(&ask).unwrap());
         let ours = root.rsa_key().unwrap();
         let modulus = BigUint::from_bytes_be(ours.modulus.as_ref().to_be_bytes().as_ref());
         let theirs = RsaPublicKey::new(modulus, BigUint::from(ours.exponent)).unwrap();

@@ -110,9 +110,14 @@ fn quotes(tools: &[PathBuf]) -> Result<()> {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/tdx/attest/real");
     let place = |name: &str| vectors.join(name).display().to_string();
     let (quote, collateral) = (place("v4-uptodate-phala.quote"), place("v4-uptodate-phala.collateral.json"));
-    let guest = attest::tdx::Quote::parse(&fs::read(&quote)?)?.mr_td().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let guest = attest::tdx::Quote::parse(&fs::read(&quote)?)?
+        .mr_td()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     let now = "2025-06-25T00:00:00Z";
-    let tenure = words(&["attest", "verify", "--now", now, "--quote", &quote, "--collateral", &collateral, "--mrtd", &guest]);
+    let tenure =
+        words(&["attest", "verify", "--now", now, "--quote", &quote, "--collateral", &collateral, "--mrtd", &guest]);
     let go = ["-inform", "bin", "-get_collateral", "false", "-check_crl", "false", "-in", &quote];
     let others = [
         Tool {
