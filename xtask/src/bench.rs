@@ -23,7 +23,8 @@ pub(crate) struct Options {
     /// Only predictions of launch digests, which need no lab
     #[arg(long, conflicts_with_all = ["conversions", "attestation"])]
     predictions: bool,
-    /// Only verdicts on evidence, beside other tools, one of which is installed below the target directory for that
+    /// Only verdicts on evidence, beside other tools, which are installed below the target directory and in the lab's cache
+    /// for that
     #[arg(long, conflicts_with = "conversions")]
     attestation: bool,
     /// Only whole conversions, in the lab
@@ -72,6 +73,7 @@ pub(crate) fn bench(options: &Options) -> Result<ExitCode> {
 }
 
 fn attestation() -> Result<()> {
+    let mut directories = Vec::new();
     let tools = target().join("bench-tools");
     if !tools.join("bin").join(OTHER).exists() {
         eprintln!("{OTHER} {OTHER_VERSION} is installed in {} once: about 5 minutes", tools.display());
@@ -82,9 +84,15 @@ fn attestation() -> Result<()> {
             eprintln!("{OTHER} cannot be installed: {error:#}");
         }
     }
-    run(cargo().args(["build", "--quiet", "--release", "--package", "tenure"]))?;
+    directories.push(tools.join("bin"));
+    match tenure_lab::go_checkers(None, &mut shown()) {
+        Ok(directory) => directories.push(directory),
+        Err(error) => eprintln!("verifiers in Go cannot be built: {error:#}"),
+    }
+    let build = ["build", "--quiet", "--release", "--package", "tenure", "--package", "tenure-bench"];
+    run(cargo().args(build).args(["--bin", "tenure", "--bin", "attestation", "--bin", "others"]))?;
     let arguments = ["run", "--quiet", "--release", "--package", "tenure-bench", "--bin", "attestation", "--"];
-    run(cargo().args(arguments).arg(tools.join("bin")))
+    run(cargo().args(arguments).args(directories))
 }
 
 fn run(command: &mut Command) -> Result<()> {

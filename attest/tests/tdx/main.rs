@@ -5,6 +5,7 @@
 mod any_bytes;
 mod appraise;
 mod evidence;
+mod known;
 mod mutations;
 mod oracle;
 mod real;

@@ -44,7 +44,7 @@ fn of(product: &str, files: &Files, ark: fn() -> std::io::Result<Certificate>) -
     let (whole, known) = (Anchors::amd(), Anchors::amd().with_known_intermediates());
     let signatures = Signatures::of(files, ark)?;
     let contenders = [
-        contender("signatures alone: 2 of RSA-4096, 1 on P-384", || signatures.check(2)),
+        contender("signatures alone, by the crates rsa and p384", || signatures.check(2)),
         contender("tenure, whole chain and all checks", || ours(files, &whole)),
         contender("tenure, ASK pinned as a constant, all checks", || ours(files, &known)),
         contender("sev 8.0.0, the same three signatures", || theirs(files, ark, Sev::SameSignatures)),

@@ -26,11 +26,11 @@ pub(crate) fn compare() -> Result<()> {
     let ring = QuoteVerifier::new_prod().with_config::<RingConfig>();
     let signature = Signature::of(&quote)?;
     let contenders = [
-        contender("signatures alone: 9 on P-256", || signature.check(SIGNATURES)),
-        contender("tenure, whole chain and all checks", || ours(&quote, &collateral, &whole)),
-        contender("tenure, CA and signer pinned as constants, all checks", || ours(&quote, &collateral, &known)),
-        contender("dcap-qvl 0.7.1 over p256 as ours, without its policy", || theirs(&quote, &collateral, &same)),
-        contender("dcap-qvl 0.7.1 over ring, which is in assembly", || theirs(&quote, &collateral, &ring)),
+        contender("signatures alone, 9 by the crate p256", || signature.check(SIGNATURES)),
+        contender("tenure over ring, whole chain and all checks", || ours(&quote, &collateral, &whole)),
+        contender("tenure over ring, CA and signer pinned as constants", || ours(&quote, &collateral, &known)),
+        contender("dcap-qvl 0.7.1 over p256, without its policy", || theirs(&quote, &collateral, &same)),
+        contender("dcap-qvl 0.7.1 over ring, as it comes, likewise", || theirs(&quote, &collateral, &ring)),
     ];
     let title = "TDX quote of a real platform and what Intel publishes about that, parsed and verified";
     let times = race(title, ROUNDS, &contenders)?;
