@@ -123,7 +123,7 @@ fn quotes(tools: &[PathBuf]) -> Result<()> {
         Tool {
             name: "a process over the crate dcap-qvl 0.7.1",
             program: found_beside("others"),
-            checks: "nearly all; over ring, in assembly, as it comes",
+            checks: "nearly all, over ring",
             arguments: vec![words(&["dcap-qvl", &quote, &collateral])],
         },
         Tool {
@@ -142,19 +142,19 @@ fn run_all(title: &str, arguments: &[String], others: &[Tool<'_>], never: &[(&st
     let tenure = found_beside("tenure").context("tenure is not beside this program")?;
     let version = [words(&["--version"])];
     let here: Vec<_> = others.iter().filter_map(|tool| Some((tool, tool.program.as_ref()?))).collect();
-    let names: Vec<_> = here.iter().map(|(tool, _)| format!("{}: {}", tool.name, tool.checks)).collect();
     let ours = [arguments.to_vec()];
     let mut contenders: Vec<Contender<'_>> = vec![
         contender("tenure --version: a process that begins and ends", || run(&tenure, &version)),
         contender("tenure attest verify: everything, and a policy", || run(&tenure, &ours)),
     ];
-    for ((tool, program), name) in here.iter().zip(&names) {
-        contenders.push(contender(name, || run(program, &tool.arguments)));
+    for (tool, program) in &here {
+        contenders.push(contender(tool.name, || run(program, &tool.arguments)));
     }
     let times = race(title, PROCESS_ROUNDS, &contenders)?;
     let [_, ours, theirs @ ..] = &times[..] else { return Err(anyhow!("a contender is missing")) };
     for ((tool, _), theirs) in here.iter().zip(theirs) {
         goal(tool.name, Times::against(*ours, *theirs), GOAL);
+        println!("        which checks {}", tool.checks);
     }
     for tool in others.iter().filter(|tool| tool.program.is_none()) {
         println!("    {}: not run: it is not installed here", tool.name);
