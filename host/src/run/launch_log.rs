@@ -1,7 +1,7 @@
 //! What a guest is told of its own launch, for its relying party: channel [`LAUNCH_LOG`].
 //!
 //! Owns the log and who hands it out: a program in the guest opens the channel and reads it in a
-//! [`frame`](attest_kbs::client::frame), as often as it likes. The log is what `tenure measure` predicts of the very launch that
+//! [`frame`], as often as it likes. The log is what `tenure measure` predicts of the very launch that
 //! is carried out, page by page. It is no secret, and nobody's word: who gets it compares with the digest that was
 //! signed.
 
