@@ -5,28 +5,27 @@
 #[path = "snp_run/bed.rs"]
 #[expect(dead_code, reason = "some of it is for whole runs")]
 mod bed;
+mod place;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use attest::snp::CertificateTable;
 use bed::{Bed, NOT_BUILT, report};
+use place::{Place as Party, failed};
 use serde_json::Value;
 use silicon_kvm::script::Step;
 use tenure_silicon::report::EndorsementKey;
 
 /// Good on the day on which everything here is judged.
 const NOW: [&str; 2] = ["--now", "2026-06-01T00:00:00Z"];
+const GIVEN: [&str; 5] = ["verify", "--report", "report", "--certificates", "table"];
 /// The platform is a Milan, which nobody gets who does not name it.
 const POLICY: &str = "[products.milan]\nsnp = 23\nmicrocode = 72\n";
 
 /// What a relying party has.
-struct Party {
-    dir: tempfile::TempDir,
-}
-
 impl Party {
     /// A guest's report with its certificates, the root of its platform, and the prediction of its launch.
     fn new() -> Self {
@@ -50,15 +49,11 @@ impl Party {
                 ("policy.toml", POLICY.into()),
             ]
         });
-        let party = Self { dir: tempfile::tempdir().unwrap() };
+        let party = Self::empty();
         for (name, bytes) in files {
             fs::write(party.path(name), bytes).unwrap();
         }
         party
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
@@ -67,34 +62,16 @@ impl Party {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// What is said, and the exit code.
-    fn attest(&self, args: &[&str]) -> (i32, String) {
-        let tenure = Command::new(env!("CARGO_BIN_EXE_tenure"))
-            .arg("attest")
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let said = [tenure.stdout, tenure.stderr].concat();
-        (tenure.status.code().unwrap(), String::from_utf8(said).unwrap())
-    }
-
     /// Verifies the report, with these arguments besides.
     fn verify(&self, args: &[&str]) -> (i32, String) {
-        let given = ["verify", "--report", "report", "--certificates", "table"];
-        self.attest(&[&given[..], &NOW, args].concat())
+        self.attest(&[&GIVEN[..], &NOW, args].concat())
     }
 
     /// The same with the platform's root, and as JSON.
     fn below_test_root(&self, args: &[&str]) -> (i32, Value) {
-        let root = ["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml", "--json"];
-        let (code, said) = self.verify(&[&root, args].concat());
-        (code, serde_json::from_str(&said).unwrap_or_else(|error| unreachable!("{error}: {said}")))
+        let root = ["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml"];
+        self.json(&[&GIVEN[..], &NOW, &root, args].concat())
     }
-}
-
-fn failed(verdict: &Value) -> Vec<&str> {
-    verdict["failed"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
 /// one-launch: what was predicted is what the guest's platform signed, and the verdict is a test's.

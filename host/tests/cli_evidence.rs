@@ -2,14 +2,16 @@
 //! is served, event logs, and certificates in files of their own. Moments are pinned.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod place;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use attest::UnixTime;
 use attest::ear::{Status, TokenSigner};
 use attest::snp::Tier;
 use base64ct::{Base64, Encoding};
+use place::{Place as Party, failed};
 use serde_json::Value;
 
 /// The real quote and its collateral are good then.
@@ -18,11 +20,9 @@ const SYNTHETIC: [&str; 6] = ["--now", "2026-06-01T00:00:00Z", "--test-root", "r
 const MRTD: &str = "--mrtd";
 
 /// What a relying party has.
-struct Party(tempfile::TempDir);
-
 impl Party {
     fn new() -> Self {
-        let party = Self(tempfile::tempdir().unwrap());
+        let party = Self::empty();
         for (from, to) in [
             ("tdx/attest/real/v4-uptodate-phala.quote", "quote"),
             ("tdx/attest/real/v4-uptodate-phala.collateral.json", "collateral.json"),
@@ -34,10 +34,6 @@ impl Party {
         party
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn copy(&self, from: &str, to: &str) {
         let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors");
         fs::copy(vectors.join(from), self.path(to)).unwrap();
@@ -47,18 +43,9 @@ impl Party {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// What is said, and the exit code.
-    fn attest(&self, args: &[&str]) -> (i32, String) {
-        let mut tenure = Command::new(env!("CARGO_BIN_EXE_tenure"));
-        let output = tenure.arg("attest").args(args).current_dir(self.0.path()).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
-    }
-
     /// The verdict on the real quote, with these arguments besides.
     fn verdict(&self, args: &[&str]) -> (i32, Value) {
-        let (code, said) = self.attest(&[&["verify", "--quote", "quote", "--json"], args].concat());
-        (code, serde_json::from_str(&said).unwrap_or_else(|error| unreachable!("{error}: {said}")))
+        self.json(&[&["verify", "--quote", "quote"], args].concat())
     }
 
     /// A synthetic case with a policy of everything that isn't asked about here.
@@ -69,10 +56,6 @@ impl Party {
         let given = ["--collateral", "synthetic.json", "--policy", "policy.toml"];
         self.verdict(&[&given[..], &SYNTHETIC].concat())
     }
-}
-
-fn failed(verdict: &Value) -> Vec<&str> {
-    verdict["failed"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
 fn mrtd(party: &Party) -> String {

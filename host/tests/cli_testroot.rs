@@ -2,10 +2,10 @@
 //! has to name it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod place;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -14,47 +14,19 @@ use test_root::chain::Authority;
 use test_root::chip::Seed;
 use test_root::model::Model;
 
+use place::{Place, failed};
+
 const LABEL: &str = "software-test";
 
-/// A directory to work in.
-struct Place {
-    dir: tempfile::TempDir,
-}
-
 impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
     /// With a root in `root` whose keys everybody has: making others takes seconds.
     fn with_root(model: Model) -> Self {
-        let place = Self::new();
+        let place = Self::empty();
         let keys = tenure_silicon::chain::authority(model).unwrap().to_pkcs8().unwrap();
         let yesterday = UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(86_400);
         let authority = Authority::from_pkcs8(model, keys.each_ref().map(|key| &key[..]), yesterday).unwrap();
         TestRoot::create(&place.path("root"), authority, Seed([0x5e; 32])).unwrap();
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// What is said, on standard output or else on standard error, and the exit code.
-    fn attest(&self, args: &[&str]) -> (i32, String) {
-        let tenure = Command::new(env!("CARGO_BIN_EXE_tenure"))
-            .arg("attest")
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let said = [tenure.stdout, tenure.stderr].concat();
-        (tenure.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
-    }
-
-    fn json(&self, args: &[&str]) -> (i32, Value) {
-        let (code, said) = self.attest(&[args, &["--json"]].concat());
-        (code, serde_json::from_str(&said).unwrap_or_else(|error| unreachable!("{error}: {said}")))
     }
 
     /// Signs into `report.bin`.
@@ -77,14 +49,10 @@ fn below(product: &str) -> [&str; 4] {
     ["--test-root", "root/ark.der", "--allow-test-root", product]
 }
 
-fn failed(verdict: &Value) -> Vec<&str> {
-    verdict["failed"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
-}
-
 /// The one test that makes keys. no-silent-trust: what rests on them passes as a test, where they are named.
 #[test]
 fn no_silent_trust_from_a_roots_making_to_a_verdict() {
-    let place = Place::new();
+    let place = Place::empty();
     let (code, said) = place.attest(&["testroot", "init", "root"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.starts_with("software-test: ") && said.contains("\nmade in "), "{said}");

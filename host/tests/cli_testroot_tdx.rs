@@ -2,51 +2,30 @@
 //! party that has to name it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod place;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
+
+use place::{Place, failed};
 
 const LABEL: &str = "software-test";
 const BELOW: [&str; 4] = ["--test-root", "root/root.der", "--allow-test-root", "intel"];
 
-/// A directory to work in, with a root in it.
-struct Place {
-    dir: tempfile::TempDir,
-    /// What was said when it was made.
-    made: String,
-}
-
 impl Place {
+    /// With a root in it.
     fn new() -> Self {
-        let mut place = Self { dir: tempfile::tempdir().unwrap(), made: String::new() };
+        Self::making_root().0
+    }
+
+    /// The same, and what was said when it was made.
+    fn making_root() -> (Self, String) {
+        let place = Self::empty();
         let (code, said) = place.attest(&["testroot", "init", "root", "--tee", "tdx"]);
         assert_eq!(code, 0, "{said}");
-        place.made = said;
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// What is said, on standard output or else on standard error, and the exit code.
-    fn attest(&self, args: &[&str]) -> (i32, String) {
-        let tenure = Command::new(env!("CARGO_BIN_EXE_tenure"))
-            .arg("attest")
-            .args(args)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let said = [tenure.stdout, tenure.stderr].concat();
-        (tenure.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
-    }
-
-    fn json(&self, args: &[&str]) -> (i32, Value) {
-        let (code, said) = self.attest(&[args, &["--json"]].concat());
-        (code, serde_json::from_str(&said).unwrap_or_else(|error| unreachable!("{error}: {said}")))
+        (place, said)
     }
 
     /// Signs into `quote.bin`.
@@ -65,15 +44,10 @@ impl Place {
     }
 }
 
-fn failed(verdict: &Value) -> Vec<&str> {
-    verdict["failed"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
-}
-
 /// no-silent-trust: what rests on a root passes as a test, where it is named, and every output says so.
 #[test]
 fn no_silent_trust_from_a_roots_making_to_a_verdict() {
-    let place = Place::new();
-    let said = &place.made;
+    let (place, said) = Place::making_root();
     assert!(said.starts_with("software-test: ") && said.contains("\nmade in "), "{said}");
     assert!(said.contains("--test-root root/root.der --allow-test-root intel"), "{said}");
     assert_eq!(place.path("root/root.key").metadata().unwrap().permissions().mode() & 0o777, 0o600);

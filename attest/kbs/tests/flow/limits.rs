@@ -42,7 +42,7 @@ fn no_silent_trust_bodies_have_an_end() {
 /// Slow loris: who says little, slowly, loses the connection, and nobody else does.
 #[test]
 fn no_silent_trust_slow_peers_are_cut_off() {
-    let time = Duration::from_millis(300);
+    let time = Duration::from_millis(500);
     let bed = with(Limits { header_time: time, body_time: time, ..Limits::default() });
     let began = Instant::now();
     let mut slow: Vec<_> = (0..20).map(|_| bed.connect()).collect();
@@ -50,13 +50,14 @@ fn no_silent_trust_slow_peers_are_cut_off() {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").unwrap();
     }
     // Slowly, but again and again: that does not help.
-    for _ in 0..4 {
+    for _ in 0..6 {
         std::thread::sleep(Duration::from_millis(100));
         for stream in &mut slow {
             let _ = stream.write_all(b"k");
         }
     }
-    Session::attest(bed.http(), &mut bed.guest.clone()).unwrap();
+    // Somebody who says at once what he wants. A guest in a test may wait longer than that for its report.
+    assert_eq!(bed.http().request("GET", "/healthz", &[], None).unwrap().status, 200);
     for mut stream in slow {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
