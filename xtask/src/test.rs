@@ -45,7 +45,7 @@ const STEPS: [Step; 5] = [
 /// Runs every step, all of them even if one fails.
 pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     eprintln!(
-        "With a warm lab this takes under 30 minutes on two cores; the first time, up to 65: the lab is built, and targets \
+        "With a warm lab this takes about 45 minutes on two cores; the first time, up to 80: the lab is built, and targets \
          for fuzzing."
     );
     let mut failed = Vec::new();
