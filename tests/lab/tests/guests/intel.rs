@@ -1,11 +1,10 @@
-//! An Intel host: what `tenure check` says of it, and what of Debian's kernel is tried on it how often.
+//! An Intel host: what `tenure check` says of it.
 
 use anyhow::{Context, Result, ensure};
 use tenure_lab::Command;
 
 use crate::common::bed::{self, Bed, TENURE};
-use crate::linux;
-use test_harness::{Verdict, long};
+use test_harness::Verdict;
 
 /// It can run guests in private memory, and not in the guise, whose guests call by an instruction of AMD's.
 pub(crate) fn check(bed: &mut Bed) -> Result<Verdict> {
@@ -19,12 +18,4 @@ pub(crate) fn check(bed: &mut Bed) -> Result<Verdict> {
     ensure!(guise["usable"] == false && reasons.iter().any(|finding| finding["id"] == "guise_cpu"), "{guise}");
     println!("  attempt 1 of 1: ok: {}", report["host"]);
     Ok(Verdict::Passed)
-}
-
-/// Debian's kernel with one vCPU, which the boot with two does all of and more: a minute that only long runs have.
-pub(crate) fn debian_on_one_vcpu(bed: &mut Bed) -> Result<Verdict> {
-    if !long() {
-        return Ok(Verdict::Skipped { reason: "part of the long tests; the boot with two vCPUs is not".to_owned() });
-    }
-    linux::all_private(bed, 1)
 }

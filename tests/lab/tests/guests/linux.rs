@@ -28,6 +28,14 @@ pub(crate) fn all_private(bed: &mut Bed, vcpus: u32) -> Result<Verdict> {
     attempts(bed, |host| boot_all_private(host, vcpus))
 }
 
+/// A boot with one vCPU, of which one with two does all and more: a minute that only long runs have.
+pub(crate) fn on_one_vcpu(bed: &mut Bed, boot: fn(&mut Bed, u32) -> Result<Verdict>) -> Result<Verdict> {
+    if !long() {
+        return Ok(Verdict::Skipped { reason: "part of the long tests; the boot with two vCPUs is not".to_owned() });
+    }
+    boot(bed, 1)
+}
+
 /// The kernel believes it runs under SEV, shares what devices must reach, and leaves the rest private.
 pub(crate) fn converts_by_itself(bed: &mut Bed, vcpus: u32) -> Result<Verdict> {
     attempts(bed, |host| boot_sev_guise(host, vcpus))

@@ -22,9 +22,12 @@ use tenure_lab::Bed as LabBed;
 use test_harness::Case;
 
 const CASES: [Case<Bed>; 16] = [
-    Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::all_private(bed, 1) },
+    Case { name: "debian_kernel_all_private_1_vcpu", run: |bed| linux::on_one_vcpu(bed, linux::all_private) },
     Case { name: "debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
-    Case { name: "debian_kernel_converts_by_itself_1_vcpu", run: |bed| linux::converts_by_itself(bed, 1) },
+    Case {
+        name: "debian_kernel_converts_by_itself_1_vcpu",
+        run: |bed| linux::on_one_vcpu(bed, linux::converts_by_itself),
+    },
     Case { name: "debian_kernel_converts_by_itself_2_vcpus", run: |bed| linux::converts_by_itself(bed, 2) },
     Case { name: "channel_to_a_relying_party", run: channel::to_a_relying_party },
     Case { name: "channel_to_nobody", run: channel::to_nobody },
@@ -45,7 +48,7 @@ const INTEL_CASES: [Case<Bed>; 5] = [
     Case { name: "intel_check_finds_it_capable", run: intel::check },
     Case { name: "intel_self_test_1_vcpu", run: |bed| selftest::passes(bed, 1, &[]) },
     Case { name: "intel_self_test_2_vcpus", run: |bed| selftest::passes(bed, 2, &[]) },
-    Case { name: "intel_debian_kernel_all_private_1_vcpu", run: intel::debian_on_one_vcpu },
+    Case { name: "intel_debian_kernel_all_private_1_vcpu", run: |bed| linux::on_one_vcpu(bed, linux::all_private) },
     Case { name: "intel_debian_kernel_all_private_2_vcpus", run: |bed| linux::all_private(bed, 2) },
 ];
 
