@@ -8,8 +8,9 @@ use std::cell::Cell;
 
 use crate::Cost;
 
-/// Held whatever the input is: a certificate's names, messages, numbers of 4096 bits.
-const BASE: usize = 64 << 10;
+/// Held whatever the input is: a certificate's names, messages, numbers of 4096 bits; of a policy the tables that one line
+/// can open, of which there are 80 at most, two bytes and more than a KiB each.
+const BASE: usize = 128 << 10;
 /// As above, where everything that belongs to evidence is read and checked.
 const BASE_OF_EVIDENCE: usize = 512 << 10;
 /// Held for each byte of the input: two of them may become a name of several words, or a level of a list.
