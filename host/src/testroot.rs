@@ -1,6 +1,7 @@
 //! `tenure attest testroot`: a root of trust for tests, in words and as JSON.
 //!
-//! Owns what is said of one, and what to do with it next; of those for quotes [`tdx`] does. Does not own making, loading and signing: that is `test-root`'s.
+//! Owns what is said of one, and what to do with it next; of those for quotes [`tdx`] does. Does not own making, loading and
+//! signing: that is `test-root`'s.
 //! Law no-silent-trust: everything that is said is labelled software-test.
 
 use std::fmt::Write as _;

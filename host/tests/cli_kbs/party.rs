@@ -180,6 +180,26 @@ pub(crate) fn signing(answer: impl Fn(&[u8; 64]) -> Value, mut from: impl Read, 
     }
 }
 
+/// Has the client in Python get the secret, or says why it cannot run here.
+pub(crate) fn another_client(test: &str, service: &Service, socket: &Path, more: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kbs-client/kbs_client.py");
+    let client = Command::new("python3").arg(script).arg(&service.url).arg(socket).arg(RESOURCE).args(more).output();
+    let client = match client {
+        Ok(client) if client.status.code() != Some(77) => client,
+        other => {
+            let why = other.map_or_else(
+                |error| format!("python3: {error}"),
+                |client| String::from_utf8_lossy(&client.stderr).trim().to_owned(),
+            );
+            println!("not run: {test}: {why}");
+            return;
+        }
+    };
+    let said = String::from_utf8_lossy(&client.stderr);
+    assert_eq!((client.status.code(), String::from_utf8_lossy(&client.stdout).as_ref()), (Some(0), SECRET), "{said}");
+    assert_eq!(said, "tier software-test\n");
+}
+
 /// A character device without a terminal's ways, and its other end.
 pub(crate) fn device() -> (PathBuf, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();

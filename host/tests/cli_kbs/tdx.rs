@@ -294,20 +294,5 @@ fn another_client_completes_the_flow_of_a_td() {
     let service = place.serve("root/collateral");
     let td = place.td();
     let socket = party::socket(place.path(), move |data| td.answer(data));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kbs-client/kbs_client.py");
-    let client = Command::new("python3").arg(script).arg(&service.url).arg(socket).args([RESOURCE, "tdx"]).output();
-    let client = match client {
-        Ok(client) if client.status.code() != Some(77) => client,
-        other => {
-            let why = other.map_or_else(
-                |error| format!("python3: {error}"),
-                |client| String::from_utf8_lossy(&client.stderr).trim().to_owned(),
-            );
-            println!("not run: another_client_completes_the_flow_of_a_td: {why}");
-            return;
-        }
-    };
-    let said = String::from_utf8_lossy(&client.stderr);
-    assert_eq!((client.status.code(), String::from_utf8_lossy(&client.stdout).as_ref()), (Some(0), SECRET), "{said}");
-    assert_eq!(said, "tier software-test\n");
+    party::another_client("another_client_completes_the_flow_of_a_td", &service, &socket, &["tdx"]);
 }
