@@ -5,6 +5,7 @@
 
 pub mod attest;
 mod audit;
+mod deferred;
 pub mod endpoint;
 pub mod idblock;
 mod log;
@@ -33,6 +34,7 @@ use crate::run::RunError;
 use crate::selftest::{EndorsementError, SelfTestError};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::aot::{self, Shell};
+pub use deferred::Deferred;
 use endpoint::EndpointError;
 use gmem_kvm::port::CallError;
 use std::io::{self, Write};
@@ -61,7 +63,7 @@ pub enum Command {
     /// Looks only: nothing is loaded, created or changed. The host is capable if at least one of snp, tdx and sw can be
     /// used; none, which keeps nothing private, does not count.
     #[command(after_long_help = help("tenure check\ntenure check --json | jq .tees.sw"))]
-    Check(CheckArgs),
+    Check(Deferred<CheckArgs>),
 
     /// Runs a guest with private memory until it ends
     ///
@@ -73,14 +75,14 @@ pub enum Command {
          tenure run --tee sw --guise sev --kernel /boot/vmlinuz --virtio-console unix:console.sock\n\
          tenure run --config guest.toml --memory 4G --events events.jsonl"
     ))]
-    Run(Box<RunArgs>),
+    Run(Deferred<RunArgs>),
 
     /// Shows what another process sees of a running guest's memory
     ///
     /// Looks through /proc/PID/maps and /proc/PID/mem, which needs the right to trace that process. No private page may
     /// be mapped there, and the shared alias of RAM may hold nothing but what the guest has shared.
     #[command(after_long_help = help("tenure prove --pid $(pidof tenure)\ntenure prove --pid 1234 --overwrite --json"))]
-    Prove(ProveArgs),
+    Prove(Deferred<ProveArgs>),
 
     /// Finds what on this host pins private memory, and whom to ask about it
     ///
@@ -89,7 +91,7 @@ pub enum Command {
     /// another's guest, a process with memory of several VMs, or a descriptor that would be inherited. Running guests are
     /// listed; they are no finding. Root sees everything; others see their own processes, and are told so.
     #[command(after_long_help = help("tenure audit\ntenure audit --json | jq '.findings[] | {id, confidence, ask}'"))]
-    Audit(AuditArgs),
+    Audit(Deferred<AuditArgs>),
 
     /// Tests this host with guests of its own, and packs what was seen for somebody else
     ///
@@ -101,7 +103,7 @@ pub enum Command {
          tenure selftest --tee snp --bundle OUT.tar.zst\n\
          tenure selftest --tee snp --launches 600 --json | jq .results.totals"
     ))]
-    Selftest(selftest::SelfTestArgs),
+    Selftest(Deferred<selftest::SelfTestArgs>),
 
     /// Predicts what a launch will be measured as
     ///
@@ -335,7 +337,7 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode, CliError> {
         match self.command {
             Command::Check(args) => check(&args),
-            Command::Run(args) => run::run(*args),
+            Command::Run(args) => run::run(args.into_inner()),
             Command::Prove(args) => prove::prove(&args),
             Command::Audit(args) => audit::audit(&args),
             Command::Selftest(args) => selftest::selftest(&args),

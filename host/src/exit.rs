@@ -5,7 +5,7 @@
 //!
 //! Specification: our own; a code once given a meaning keeps it.
 
-use std::fmt::Write;
+use std::sync::LazyLock;
 
 /// What a command's exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,14 +78,12 @@ impl From<ExitCode> for std::process::ExitCode {
 }
 
 /// The table as the last paragraph of a `--help`.
-pub fn help_table() -> String {
-    let mut table = String::from("Exit codes:\n");
-    for code in ExitCode::ALL {
-        // Writing to a string cannot fail.
-        let _ = writeln!(table, "  {:<2} {}", code.code(), code.meaning());
-    }
-    table.truncate(table.trim_end().len());
-    table
+pub fn help_table() -> &'static str {
+    static TABLE: LazyLock<String> = LazyLock::new(|| {
+        let lines = ExitCode::ALL.map(|code| format!("\n  {:<2} {}", code.code(), code.meaning()));
+        format!("Exit codes:{}", lines.concat())
+    });
+    &TABLE
 }
 
 #[cfg(test)]

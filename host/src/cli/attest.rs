@@ -7,7 +7,7 @@ use attest::tdx;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::CliError;
+use super::{CliError, Deferred};
 use crate::evidence::claims::Claims;
 use crate::evidence::policy::tdx::TdxOnly;
 use crate::evidence::policy::{self, PolicyFile};
@@ -54,14 +54,14 @@ pub enum AttestCommand {
          tenure attest verify --quote quote.bin --collateral pcs/ --event-log ccel.bin --policy policy.toml --mrtd $MRTD\n\
          tenure attest verify --report report.bin --certificates certificates --id-key $KEY --report-data $DATA --ear result.jwt --ear-key key.pem"
     ))]
-    Verify(Box<VerifyArgs>),
+    Verify(Deferred<VerifyArgs>),
 
     /// Shows what a report, a quote or an event log says, whoever wrote it: nothing is verified
     #[command(after_long_help = super::help(
         "tenure attest show --report report.bin\ntenure attest show --report report.bin --json | jq -r .report.launch_digest\n\
          tenure attest show --quote quote.bin --event-log ccel.bin"
     ))]
-    Show(ShowArgs),
+    Show(Deferred<ShowArgs>),
 
     /// Shows what two reports say differently, whoever wrote them: nothing is verified
     ///
@@ -71,7 +71,7 @@ pub enum AttestCommand {
     #[command(after_long_help = super::help(
         "tenure attest diff before.bin after.bin\ntenure attest diff a.bin b.bin --json | jq -r '.different[].claim'"
     ))]
-    Diff(DiffArgs),
+    Diff(Deferred<DiffArgs>),
 
     /// Prints a policy in full: a preset, or what a file comes to
     ///
@@ -81,7 +81,7 @@ pub enum AttestCommand {
         "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json\n\
          tenure attest policy --tee tdx >> policy.toml"
     ))]
-    Policy(PolicyArgs),
+    Policy(Deferred<PolicyArgs>),
 
     /// Makes and shows roots of trust for tests, and signs reports and quotes below them
     ///
@@ -102,7 +102,7 @@ pub enum AttestCommand {
          tenure attest serve --resources secrets --state state --launch-digest digests.json --test-root ark.der --allow-test-root milan\n\
          tenure attest serve --resources secrets --state state --collateral pcs/ --mrtd $MRTD --rtmr1 $RTMR1 --rtmr2 $RTMR2"
     ))]
-    Serve(Box<ServeArgs>),
+    Serve(Deferred<ServeArgs>),
 
     /// Gets a secret for this guest: shows its evidence to a relying party that speaks the KBS protocol
     ///
@@ -112,7 +112,7 @@ pub enum AttestCommand {
         "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
          tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"
     ))]
-    Request(Box<RequestArgs>),
+    Request(Deferred<RequestArgs>),
 }
 
 /// From a prediction to a verdict.

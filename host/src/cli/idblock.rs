@@ -9,7 +9,7 @@ use snp::id_block::{IdBlock, ImageIdentity};
 use snp::policy::GuestPolicy;
 use zerocopy::IntoBytes;
 
-use super::CliError;
+use super::{CliError, Deferred};
 use super::measure::VCPUS_MAX;
 use crate::exit::ExitCode;
 use crate::idblock::{self, DigestSource, Form, IdBlockError, IdReport, OwnerId, Report, SignatureReport, Source};
@@ -29,7 +29,7 @@ pub enum IdBlockCommand {
          tenure idblock create --launch-digest digests.json --vcpus 2 --policy smt,abi=1.55 --out block\n\
          tenure idblock create --launch-digest digests.json --family-id text:web --image-id text:web-2026.11 --guest-svn 3 --out block"
     ))]
-    Create(Box<CreateArgs>),
+    Create(Deferred<CreateArgs>),
 
     /// Signs an ID block: makes the ID authentication that goes with it
     ///
@@ -45,7 +45,7 @@ pub enum IdBlockCommand {
          tenure idblock sign --block block --id-key id.pem --out auth\n\
          openssl pkey -in encrypted.pem | tenure idblock sign --block block --id-key - --author-key author.pem --out auth"
     ))]
-    Sign(SignArgs),
+    Sign(Deferred<SignArgs>),
 
     /// Shows an ID block, and checks who signed it and for which launch
     ///
@@ -55,7 +55,7 @@ pub enum IdBlockCommand {
          tenure idblock inspect --block block --auth auth --json | jq -r .signature.id_key_digest\n\
          tenure measure snp --firmware OVMF.amdsev.fd --vcpus 4 --json | tenure idblock inspect --block block --auth auth --launch-digest -"
     ))]
-    Inspect(InspectArgs),
+    Inspect(Deferred<InspectArgs>),
 }
 
 /// From a firmware to a guest of QEMU's.

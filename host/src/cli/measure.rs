@@ -12,7 +12,7 @@ use serde::Serialize;
 use snp::cpu::CpuModel;
 use snp::vmsa::{SevFeatures, Vmm};
 
-use super::CliError;
+use super::{CliError, Deferred};
 use crate::config::Guise;
 use crate::config::snp::DEFAULT_VCPU_TYPE;
 use crate::config::values::{Cmdline, MemorySize, ValueError, VcpuCount};
@@ -38,7 +38,7 @@ pub enum Measure {
          tenure measure snp --firmware OVMF.amdsev.fd --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --vcpus 1,2,4\n\
          tenure measure snp --firmware OVMF.amdsev.fd --trace | less"
     ))]
-    Snp(Box<MeasureSnpArgs>),
+    Snp(Deferred<MeasureSnpArgs>),
 
     /// Predicts what a test's root says of a guest in test mode (`tenure run --tee sw --test-root`)
     ///
@@ -50,7 +50,7 @@ pub enum Measure {
         "tenure measure sw --kernel bzImage --initrd initrd.img --memory 2G --vcpus 2\n\
          tenure measure sw --kernel bzImage --initrd initrd.img --tsc-khz 2596100 --trace --json > expected.json"
     ))]
-    Sw(Box<MeasureSwArgs>),
+    Sw(Deferred<MeasureSwArgs>),
 
     /// Finds the page at which two predictions part
     ///
@@ -61,7 +61,7 @@ pub enum Measure {
         "tenure measure snp --firmware OVMF.amdsev.fd --trace --json > expected.json\n\
          tenure measure snp --firmware OVMF.fd --vmm ec2 --trace --json | tenure measure diff expected.json -"
     ))]
-    Diff(MeasureDiffArgs),
+    Diff(Deferred<MeasureDiffArgs>),
 }
 
 /// Arguments of `tenure measure snp`.
@@ -205,11 +205,11 @@ pub(super) fn measure(what: Measure) -> Result<ExitCode, CliError> {
     match what {
         Measure::Snp(args) => {
             let in_json = args.json;
-            print(&predict(*args)?, in_json)
+            print(&predict(args.into_inner())?, in_json)
         }
         Measure::Sw(args) => {
             let in_json = args.json;
-            print(&sw(*args)?, in_json)
+            print(&sw(args.into_inner())?, in_json)
         }
         Measure::Diff(args) => diff(&args),
     }

@@ -31,7 +31,7 @@ pub(crate) fn tenure(words: &[&str]) -> Vec<u8> {
 pub(crate) fn run_with(words: &[&str]) -> Bed {
     let cli = Cli::try_parse_from([&["tenure", "run", "--tee", "snp"], words].concat()).unwrap();
     let cli::Command::Run(args) = cli.command else { panic!("{words:?}") };
-    let bed = Bed::with(args.settings);
+    let bed = Bed::with(args.into_inner().settings);
     bed.script(0, [report(0, None), Step::Terminate(NOT_BUILT)]);
     bed
 }

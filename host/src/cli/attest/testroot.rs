@@ -14,7 +14,7 @@ use test_root::tdx::{Statement as TdStatement, TdxRoot, Version};
 use test_root::{AnyRoot, Statement, TestRoot};
 
 use super::{ProductName, TeeName, json, print};
-use crate::cli::CliError;
+use crate::cli::{CliError, Deferred};
 use crate::cli::measure::VCPUS_MAX;
 use crate::evidence::EvidenceError;
 use crate::evidence::tdx::QuoteFileError;
@@ -41,7 +41,7 @@ pub enum TestRootCommand {
         "tenure attest testroot init root\ntenure attest testroot init root --product turin --json | jq -r .fingerprint\n\
          tenure attest testroot init root --tee tdx"
     ))]
-    Init(InitArgs),
+    Init(Deferred<InitArgs>),
 
     /// Checks a test root, and shows it
     ///
@@ -50,7 +50,7 @@ pub enum TestRootCommand {
     #[command(after_long_help = crate::cli::help(
         "tenure attest testroot show root\ntenure attest testroot show root --json | jq -r .not_after"
     ))]
-    Show(ShowArgs),
+    Show(Deferred<ShowArgs>),
 
     /// Signs a report about a guest that has this launch digest, or a quote about one with this MRTD, whether there is such
     /// a guest or not
@@ -62,7 +62,7 @@ pub enum TestRootCommand {
          tenure attest testroot sign root --launch-digest digests.json --vcpus 2 --report-data $DATA --out report.bin\n\
          tenure attest testroot sign root --launch-digest $DIGEST --report-data $DATA --policy smt,abi=1.55 -o - | sha256sum"
     ))]
-    Sign(Box<SignArgs>),
+    Sign(Deferred<SignArgs>),
 }
 
 /// From nothing to a verdict.
