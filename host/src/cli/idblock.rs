@@ -9,8 +9,8 @@ use snp::id_block::{IdBlock, ImageIdentity};
 use snp::policy::GuestPolicy;
 use zerocopy::IntoBytes;
 
-use super::{CliError, Deferred};
 use super::measure::VCPUS_MAX;
+use super::{CliError, Deferred};
 use crate::exit::ExitCode;
 use crate::idblock::{self, DigestSource, Form, IdBlockError, IdReport, OwnerId, Report, SignatureReport, Source};
 use crate::output::Output;

@@ -142,7 +142,7 @@ fn client_config(path: &Path) -> Result<ClientConfig, ConnectError> {
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(wrong)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(wrong)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -152,7 +152,7 @@ pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, Conn
     let certificates = certificates(chain)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|source| ConnectError::Pem { path: key.into(), source })?;
     let wrong = |source| ConnectError::Tls { what: chain.display().to_string(), source };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(wrong)?;
     Ok(Arc::new(builder.with_no_client_auth().with_single_cert(certificates, secret).map_err(wrong)?))
 }

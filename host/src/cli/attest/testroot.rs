@@ -14,8 +14,8 @@ use test_root::tdx::{Statement as TdStatement, TdxRoot, Version};
 use test_root::{AnyRoot, Statement, TestRoot};
 
 use super::{ProductName, TeeName, json, print};
-use crate::cli::{CliError, Deferred};
 use crate::cli::measure::VCPUS_MAX;
+use crate::cli::{CliError, Deferred};
 use crate::evidence::EvidenceError;
 use crate::evidence::tdx::QuoteFileError;
 use crate::exit::ExitCode;

@@ -27,8 +27,8 @@ pub(crate) fn compare() -> Result<()> {
     let signature = Signature::of(&quote)?;
     let contenders = [
         contender("signatures alone, 9 by the crate p256", || signature.check(SIGNATURES)),
-        contender("tenure over ring, whole chain and all checks", || ours(&quote, &collateral, &whole)),
-        contender("tenure over ring, CA and signer pinned as constants", || ours(&quote, &collateral, &known)),
+        contender("tenure over AWS-LC, whole chain and all checks", || ours(&quote, &collateral, &whole)),
+        contender("tenure over AWS-LC, CA and signer pinned as constants", || ours(&quote, &collateral, &known)),
         contender("dcap-qvl 0.7.1 over p256, without its policy", || theirs(&quote, &collateral, &same)),
         contender("dcap-qvl 0.7.1 over ring, as it comes, likewise", || theirs(&quote, &collateral, &ring)),
     ];

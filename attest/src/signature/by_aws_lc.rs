@@ -1,6 +1,6 @@
-//! By `ring`.
+//! By `aws-lc-rs`.
 
-use ring::signature::{
+use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, RsaPublicKeyComponents,
     UnparsedPublicKey,
 };
