@@ -1,7 +1,7 @@
 //! X.509 certificates, as much of them as chains of AMD's and Intel's need.
 //!
 //! Owns reading a certificate, who signed it (over the bytes that were received), when it is good, and the keys in it;
-//! [`crl`] lists of revoked ones. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
+//! [`crl`] lists of revoked ones, [`name`] names in words. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
 //! own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
 //!
 //! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on curves; RFC 5758 for ECDSA; AMD 57230 and
@@ -12,20 +12,22 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
-use der::{Decode as _, Encode as _, Reader as _, Sequence, SliceReader};
+use der::referenced::OwnedToRef as _;
+use der::{Decode as _, Reader as _, Sequence, SliceReader};
 use p384::ecdsa::VerifyingKey;
 use rsa::{BigUint, RsaPublicKey};
 use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
-use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoOwned};
+use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Time;
 
 use crate::UnixTime;
 use crate::signature;
 
 pub(crate) mod crl;
+mod name;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -143,8 +145,8 @@ impl<'a> Signed<'a> {
     }
 
     /// That the algorithm is named inside what is signed, too.
-    fn names_inside(&self, inside: &AlgorithmIdentifierOwned) -> Result<(), CertificateError> {
-        if inside.to_der()? == self.named.to_der()? { Ok(()) } else { Err(CertificateError::Algorithm) }
+    fn names_inside(&self, inside: AlgorithmIdentifierRef<'_>) -> Result<(), CertificateError> {
+        if inside == self.named { Ok(()) } else { Err(CertificateError::Algorithm) }
     }
 
     /// That this key signed it.
@@ -174,8 +176,7 @@ impl<'a> Signed<'a> {
 pub(crate) struct Certificate<'a> {
     signed: Signed<'a>,
     fields: TbsCertificate,
-    /// The subject in words: several checks of one verdict name an issuer, and it takes long to look up what its parts
-    /// are called.
+    /// The subject in words: several checks of one verdict name an issuer.
     name: OnceCell<String>,
 }
 
@@ -186,7 +187,7 @@ impl<'a> Certificate<'a> {
         if fields.version() != Version::V3 {
             return Err(CertificateError::Version);
         }
-        signed.names_inside(fields.signature())?;
+        signed.names_inside(fields.signature().owned_to_ref())?;
         let certificate = Self { signed, fields, name: OnceCell::new() };
         certificate.check_extensions()?;
         Ok(certificate)
@@ -217,7 +218,7 @@ impl<'a> Certificate<'a> {
 
     /// The subject, in words.
     pub(crate) fn name(&self) -> &str {
-        self.name.get_or_init(|| self.subject().to_string())
+        self.name.get_or_init(|| name::words(self.subject()))
     }
 
     pub(crate) fn issuer(&self) -> &Name {

@@ -2,8 +2,6 @@
 //!
 //! Owns reading and writing them. Does not own what the bytes are.
 
-use std::fmt::Write;
-
 /// Why a text is not these bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
@@ -58,11 +56,7 @@ pub fn parse_up_to(text: &str, most: usize) -> Result<Vec<u8>, HexError> {
 /// Writes bytes, in lower case.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    base16ct::lower::encode_string(bytes)
 }
 
 #[cfg(test)]

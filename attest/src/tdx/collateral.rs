@@ -12,6 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::tcb::TcbStatus;
 use crate::UnixTime;
@@ -73,6 +74,9 @@ struct Kind {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TcbInfo {
+    #[serde(default)]
+    id: String,
+    version: u32,
     #[serde(deserialize_with = "moment")]
     pub(crate) issue_date: UnixTime,
     #[serde(deserialize_with = "moment")]
@@ -170,6 +174,9 @@ pub(crate) struct ComponentVersion {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct QeIdentity {
+    #[serde(default)]
+    id: String,
+    version: u32,
     #[serde(deserialize_with = "moment")]
     pub(crate) issue_date: UnixTime,
     #[serde(deserialize_with = "moment")]
@@ -192,8 +199,8 @@ pub(crate) struct QeIdentity {
 
 impl TcbInfo {
     pub(crate) fn parse(text: &[u8]) -> Result<Self, CollateralError> {
-        kind(text, "TDX", &[3], "TCB info \"TDX\" of version 3")?;
-        let mut info: Self = serde_json::from_slice(text)?;
+        let wanted = Wanted { id: "TDX", versions: &[3], name: "TCB info \"TDX\" of version 3" };
+        let mut info: Self = wanted.read(text, |info: &Self| (&info.id, info.version))?;
         if info.tcb_type != 0 {
             return Err(CollateralError::TcbType(info.tcb_type));
         }
@@ -204,8 +211,8 @@ impl TcbInfo {
 
 impl QeIdentity {
     pub(crate) fn parse(text: &[u8]) -> Result<Self, CollateralError> {
-        kind(text, "TD_QE", &[2, 3], "an identity \"TD_QE\" of version 2 or 3")?;
-        let mut identity: Self = serde_json::from_slice(text)?;
+        let wanted = Wanted { id: "TD_QE", versions: &[2, 3], name: "an identity \"TD_QE\" of version 2 or 3" };
+        let mut identity: Self = wanted.read(text, |identity: &Self| (&identity.id, identity.version))?;
         identity.tcb_levels.sort_by_key(|level| core::cmp::Reverse(level.tcb.isvsvn));
         Ok(identity)
     }
@@ -218,12 +225,32 @@ impl ModuleIdentity {
     }
 }
 
-fn kind(text: &[u8], id: &str, versions: &[u32], wanted: &'static str) -> Result<(), CollateralError> {
-    let kind: Kind = serde_json::from_slice(text)?;
-    if kind.id == id && versions.contains(&kind.version) {
-        return Ok(());
+/// Which statements are read.
+struct Wanted {
+    id: &'static str,
+    versions: &'static [u32],
+    name: &'static str,
+}
+
+impl Wanted {
+    fn read<T: DeserializeOwned>(&self, text: &[u8], kind: fn(&T) -> (&str, u32)) -> Result<T, CollateralError> {
+        let statement: T = serde_json::from_slice(text).or_else(|error| {
+            // That it is another kind of statement says more than which of its fields is not like ours.
+            let Kind { id, version } = serde_json::from_slice(text)?;
+            self.check(&id, version)?;
+            Err::<_, CollateralError>(error.into())
+        })?;
+        let (id, version) = kind(&statement);
+        self.check(id, version)?;
+        Ok(statement)
     }
-    Err(CollateralError::Kind { id: kind.id, version: kind.version, wanted })
+
+    fn check(&self, id: &str, version: u32) -> Result<(), CollateralError> {
+        if id == self.id && self.versions.contains(&version) {
+            return Ok(());
+        }
+        Err(CollateralError::Kind { id: id.into(), version, wanted: self.name })
+    }
 }
 
 #[cfg(test)]

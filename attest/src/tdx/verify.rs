@@ -124,7 +124,7 @@ pub fn verify<'q>(
             return Err(Rejected::new(checks));
         }
     };
-    let mut judge = Judge { checks, horizon: Horizon::at(now), anchors, by_root: None };
+    let mut judge = Judge { checks, horizon: Horizon::at(now), anchors, by_root: None, signers: None };
     judge.quote(&quote);
     let decoded = judge.decode(quote.pck_chain());
     let certificates = decoded.as_ref().map(|chain| judge.chain(chain));
@@ -160,6 +160,8 @@ struct Judge<'a> {
     anchors: &'a Anchors,
     /// The certificate, in DER, that was last found to be signed by the root.
     by_root: Option<Vec<u8>>,
+    /// The chain, in PEM and in DER, that was last read of a statement: mostly both have the same.
+    signers: Option<(Vec<u8>, [Vec<u8>; 2])>,
 }
 
 impl Judge<'_> {

@@ -123,19 +123,22 @@ impl<'a> Judge<'a> {
         let anchors = self.anchors;
         let wanted: Vec<String> = anchors.iter().map(|anchor| anchor.to_string()).collect();
         let wanted = if wanted.is_empty() { "a trusted one, and none is".into() } else { wanted.join(" or ") };
-        let found = match Certificate::parse(der) {
-            Ok(came) => anchors
-                .certificates()
-                .find(|(_, root)| root.subject() == came.subject() && root.key() == came.key())
-                .ok_or_else(|| format!("{} with a key that is not trusted", came.name())),
-            Err(error) => Err(error.to_string()),
-        };
+        let same = anchors.certificates().find(|(_, root)| root.der() == der);
+        let found = same.map_or_else(|| self.root_like(der), Ok);
         self.checks.add(ROOT, wanted, found.as_ref().map(|(anchor, _)| anchor));
         match &found {
             Ok((_, root)) => self.span(ROOT_VALIDITY, root.validity()),
             Err(_) => self.checks.skip(ROOT_VALIDITY, "there is no root"),
         }
         found.ok()
+    }
+
+    /// The trusted root with the name and the key of the one that came along, whose certificate is another.
+    fn root_like(&self, der: &[u8]) -> Result<(Anchor, Certificate<'a>), String> {
+        let came = Certificate::parse(der).map_err(|error| error.to_string())?;
+        let mut roots = self.anchors.certificates();
+        let found = roots.find(|(_, root)| root.subject() == came.subject() && root.key() == came.key());
+        found.ok_or_else(|| format!("{} with a key that is not trusted", came.name()))
     }
 
     /// A certificate that must have one of these names. One with another name is none.

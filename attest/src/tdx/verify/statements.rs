@@ -6,13 +6,14 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use super::chain::Signer;
 use super::{Judge, is_signed};
 use crate::UnixTime;
 use crate::check::{CheckId, Fault};
 use crate::hex::Hex;
-use crate::pem;
+use crate::pem::{self, PemError};
 use crate::tdx::Quote;
 use crate::tdx::collateral::{CollateralError, Module, QeIdentity, SignedJson, TcbInfo};
 use crate::tdx::pck::Pck;
@@ -206,7 +207,7 @@ impl Judge<'_> {
     }
 
     fn signer(&mut self, ids: &Ids, json: SignedJson<'_>, issuer: Issuer<'_>) {
-        let decoded = pem::chain::<2>(json.chain);
+        let decoded = self.signers(json.chain);
         let signer = match &decoded {
             Ok([signer, _root]) => self.read(ids.signer, signer, &[SIGNER_NAME]),
             Err(error) => {
@@ -225,6 +226,16 @@ impl Judge<'_> {
             Err(error) => Err(format!("by {error}")),
         };
         self.checks.add(ids.signature, "by the key of the certificate", found);
+    }
+
+    /// The certificates, in DER, of who signed a statement.
+    fn signers(&mut self, pem: &[u8]) -> Result<[Vec<u8>; 2], PemError> {
+        if let Some((_, same)) = self.signers.as_ref().filter(|(text, _)| text == pem) {
+            return Ok(same.clone());
+        }
+        let chain = pem::chain(pem)?;
+        self.signers = Some((pem.to_vec(), chain.clone()));
+        Ok(chain)
     }
 
     /// That bytes are those wanted, as far as a mask goes.
