@@ -432,6 +432,22 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What completions are made of: that arguments are declared late must not hide a command.
+    #[test]
+    fn help_knows_commands_of_commands() {
+        let mut all = Cli::command();
+        all.build();
+        for path in
+            [&["attest", "verify"][..], &["attest", "testroot", "sign"], &["measure", "diff"], &["idblock", "sign"]]
+        {
+            let find =
+                |from: &clap::Command| path.iter().try_fold(from.clone(), |at, name| at.find_subcommand(name).cloned());
+            let command = find(&all).unwrap();
+            assert!(command.get_arguments().count() > 2 && command.get_long_about() != command.get_about(), "{path:?}");
+            assert!(find(all.find_subcommand("help").unwrap()).is_some(), "{path:?}");
+        }
+    }
+
     proptest! {
         /// no-silent-trust: no command line makes us panic, and every refusal has words.
         #[test]

@@ -406,7 +406,8 @@ mod tests {
 
     #[test]
     fn help_tells_the_defaults() {
-        let help = <crate::cli::Cli as clap::CommandFactory>::command();
+        let mut help = <crate::cli::Cli as clap::CommandFactory>::command();
+        help.build();
         let run = help.find_subcommand("run").unwrap();
         let help_of =
             |name: &str| run.get_arguments().find(|arg| arg.get_id() == name).unwrap().get_help().unwrap().to_string();
