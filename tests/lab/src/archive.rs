@@ -235,6 +235,39 @@ impl Archive {
             .find(|path| path.extension().is_some_and(|extension| extension == "dsc"))
             .ok_or_else(|| Error::NoPackage { suite: self.suite.clone(), package: wanted })
     }
+
+    /// Downloads of a source package what its authors published, without the distribution's changes, into `into`; returns
+    /// that archive.
+    pub(crate) fn upstream(
+        &self,
+        package: &str,
+        version: &str,
+        into: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<PathBuf, Error> {
+        let wanted = format!("{package}={version}");
+        let mut list = self.apt("apt-get");
+        let files = process::output(list.args(["-q", "source", "--download-only", "--print-uris", &wanted]))?;
+        let [address, name, hash] = files
+            .lines()
+            .filter_map(source_file)
+            .find(|[_, name, _]| name.contains(".orig.tar."))
+            .ok_or_else(|| Error::NoPackage { suite: self.suite.clone(), package: wanted })?;
+        let path = into.join(name);
+        // The hash is the signed lists'.
+        process::follow(
+            self.apt("/usr/lib/apt/apt-helper").args(["download-file", address]).arg(&path).arg(hash),
+            progress,
+        )?;
+        Ok(path)
+    }
+}
+
+/// Address, name and hash of `'http://…/a_1.orig.tar.gz' a_1.orig.tar.gz 146994 SHA256:…`.
+fn source_file(line: &str) -> Option<[&str; 3]> {
+    let (address, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+    let mut words = rest.split(' ');
+    Some([address, words.next()?, words.nth(1)?])
 }
 
 /// `libc6=2.41-12` of `Inst libc6 (2.41-12 Debian:13/stable [amd64])`.
@@ -332,6 +365,16 @@ mod tests {
         assert_eq!(installation(line).as_deref(), Some("bochs=3.0+dfsg-1"));
         assert_eq!(installation("Conf bochs (3.0+dfsg-1 Debian:13.1/stable [amd64])"), None);
         assert_eq!(installation("Reading package lists..."), None);
+    }
+
+    #[test]
+    fn what_apt_would_download_is_read() {
+        let line = "'http://archive.example/pool/a_1.orig.tar.gz' a_1.orig.tar.gz 146994 SHA256:58";
+        assert_eq!(
+            source_file(line),
+            Some(["http://archive.example/pool/a_1.orig.tar.gz", "a_1.orig.tar.gz", "SHA256:58"])
+        );
+        assert_eq!(source_file("Need to get 152 kB of source archives."), None);
     }
 
     #[test]

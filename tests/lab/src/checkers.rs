@@ -4,7 +4,6 @@
 //! Owns: fetching the compiler, their sources and what those import, and building them. The packages lack the vendors'
 //! certificates that the programs embed; those are taken from the source packages. Does not own: running the programs.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,17 +87,11 @@ fn complete(
 ) -> Result<(), Error> {
     let into = scratch.join(checker.source);
     fs::create_dir(&into).map_err(at(&into))?;
-    archive.source(checker.source, version, &into, progress)?;
-    let files = fs::read_dir(&into).map_err(at(&into))?;
-    for file in files.filter_map(|file| Some(file.ok()?.path())) {
-        if file.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains(".orig.tar.")) {
-            let package = scratch.join("root").join(SOURCES).join("src").join(checker.import);
-            let mut unpack = background("tar");
-            unpack.arg("--extract").arg("--file").arg(file).arg("--strip-components=1").arg("--directory").arg(package);
-            process::follow(&mut unpack, progress)?;
-        }
-    }
-    Ok(())
+    let file = archive.upstream(checker.source, version, &into, progress)?;
+    let package = scratch.join("root").join(SOURCES).join("src").join(checker.import);
+    let mut unpack = background("tar");
+    unpack.arg("--extract").arg("--file").arg(file).arg("--strip-components=1").arg("--directory").arg(package);
+    Ok(process::follow(&mut unpack, progress)?)
 }
 
 fn build(
