@@ -1,7 +1,8 @@
 //! What a verdict on evidence costs: ours, those of others on the same bytes, and the signatures alone, in turn.
 //!
-//! Owns the table. Each round runs every contender once, so that whatever disturbs the machine disturbs all of them;
-//! least and median are of as many rounds. Who checks what is said beside the figures: nobody here checks less than the
+//! Owns the table. Each round runs every contender once, so that whatever disturbs the machine disturbs all of them, and in
+//! another order, so that nobody always follows who has left code and keys of the same kind in the caches; least and median
+//! are of as many rounds. Who checks what is said beside the figures: nobody here checks less than the
 //! signatures, and ours checks everything that a verdict of `tenure attest verify` lists.
 //!
 //! Expects the programs `tenure` and `others` beside itself, and further ones in the directories that it is given. `cargo
@@ -55,12 +56,15 @@ struct Times {
 /// Runs everybody in turn, and prints what each takes, as multiples of the first too.
 fn race(title: &str, rounds: usize, contenders: &[Contender<'_>]) -> Result<Vec<Times>> {
     let mut taken = vec![Vec::with_capacity(rounds); contenders.len()];
+    let mut order: Vec<usize> = (0..contenders.len()).collect();
+    let mut random = fastrand::Rng::with_seed(0);
     for round in 0..WARM_UP + rounds {
-        for (contender, taken) in contenders.iter().zip(&mut taken) {
+        random.shuffle(&mut order);
+        for &index in &order {
             let began = Instant::now();
-            (contender.work)()?;
+            (contenders[index].work)()?;
             if round >= WARM_UP {
-                taken.push(began.elapsed());
+                taken[index].push(began.elapsed());
             }
         }
     }
