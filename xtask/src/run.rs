@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (here, why) = can_run_here(options.place)?;
     eprintln!("place: {}", if here { "this host" } else { "the lab (an emulated host with the real KVM)" });
     eprintln!("why: {why}");
-    eprintln!("The first run builds what it needs (the lab: 10 to 25 minutes on two cores); later ones take seconds.");
+    eprintln!("The first run builds what it needs (the lab: 10 to 30 minutes on two cores); later ones take seconds.");
     let lab = Lab::provision(&tenure_lab::Options::default(), &mut progress)?;
     let tenure = lab.build_static("tenure", &Target::Bin("tenure".to_owned()), &mut progress)?;
     if options.attest || options.arguments == ["--attest"] {
