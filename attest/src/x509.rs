@@ -1,8 +1,9 @@
 //! X.509 certificates, as much of them as chains of AMD's and Intel's need.
 //!
 //! Owns reading a certificate, who signed it (over the bytes that were received), when it is good, and the keys in it;
-//! [`crl`] lists of revoked ones, [`name`] names in words. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256 and SHA-256. Does not
-//! own which certificate may sign which: see [`mod@crate::snp::verify`] and [`mod@crate::tdx::verify`].
+//! [`crl`] lists of revoked ones, [`name`] names in words. AMD signs with RSASSA-PSS and SHA-384, Intel with ECDSA on P-256
+//! and SHA-256. Does not own which certificate may sign which: see [`mod@crate::snp::verify`] and
+//! [`mod@crate::tdx::verify`].
 //!
 //! Specifications: RFC 5280; RFC 4055 for RSASSA-PSS; RFC 5480 for keys on curves; RFC 5758 for ECDSA; AMD 57230 and
 //! Intel's "PCK Certificate and CRL Profile" for what of them is used.

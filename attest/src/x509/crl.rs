@@ -60,11 +60,11 @@ struct Fields<'a> {
     extensions: Option<Extensions>,
 }
 
-/// One of its revokedCertificates. There may be thousands, so nothing of it is copied; since when is nobody's question.
+/// One of its revokedCertificates. There may be thousands, so nothing of it is copied.
 #[derive(Debug, Sequence)]
 struct Entry<'a> {
     serial: IntRef<'a>,
-    since: AnyRef<'a>,
+    date: Time,
     extensions: Option<AnyRef<'a>>,
 }
 
@@ -132,9 +132,6 @@ impl<'a> Crl<'a> {
 
 impl Entry<'_> {
     fn check(&self) -> Result<(), CrlError> {
-        if ![Tag::UtcTime, Tag::GeneralizedTime].contains(&self.since.tag()) {
-            return Err(der::Error::from(self.since.tag().value_error()).into());
-        }
         if self.serial.as_bytes().len() > SERIAL_BYTES {
             return Err(der::Error::from(ErrorKind::Overlength).into());
         }
@@ -207,6 +204,12 @@ mod tests {
             let id = ObjectIdentifier::new_unwrap("2.5.29").push_arc(arc.into()).unwrap();
             assert_eq!(Crl::parse(&changed).unwrap_err(), CrlError::Extension(id));
         }
+        // An entry's date, after the list's two, without a month.
+        let mut entries = list("pck_crl");
+        let mut dates = entries.windows(2).enumerate().filter(|(_, head)| *head == [0x17, 13]);
+        let (at, _) = dates.nth(2).unwrap();
+        entries[at + 4..at + 6].copy_from_slice(b"13");
+        assert!(matches!(Crl::parse(&entries), Err(CrlError::Form(_))));
         for end in 0..bytes.len() {
             assert!(Crl::parse(&bytes[..end]).is_err());
         }

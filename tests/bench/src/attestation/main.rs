@@ -2,8 +2,8 @@
 //!
 //! Owns the table. Each round runs every contender once, so that whatever disturbs the machine disturbs all of them, and in
 //! another order, so that nobody always follows who has left code and keys of the same kind in the caches; least and median
-//! are of as many rounds. Who checks what is said beside the figures: nobody here checks less than the
-//! signatures, and ours checks everything that a verdict of `tenure attest verify` lists.
+//! are of as many rounds. Who checks what is said beside the figures: nobody here checks less than the signatures, and ours
+//! checks everything that a verdict of `tenure attest verify` lists.
 //!
 //! Expects the programs `tenure` and `others` beside itself, and further ones in the directories that it is given. `cargo
 //! xtask bench` builds them and runs this.
