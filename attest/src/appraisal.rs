@@ -156,15 +156,30 @@ impl Checks {
         }
         self.require(id, expected.contains(&actual), any_of(&expected), actual);
     }
+
+    /// The same of what need not be there: then no expected value is met, and what stands for its absence is none.
+    pub(crate) fn one_of<const N: usize>(
+        &mut self,
+        id: CheckId,
+        expected: &[[u8; N]],
+        actual: Option<&[u8; N]>,
+        absent: &str,
+    ) {
+        match actual {
+            Some(actual) => self.among(id, expected, actual),
+            None if expected.is_empty() => self.skip(id, format!("nothing is expected of it; it is {absent}")),
+            None => self.require(id, false, any_of(&in_hex(expected)), absent),
+        }
+    }
 }
 
 /// Values as people read them, each once.
-pub(crate) fn in_hex<'v, const N: usize>(values: impl IntoIterator<Item = &'v [u8; N]>) -> BTreeSet<String> {
+fn in_hex<'v, const N: usize>(values: impl IntoIterator<Item = &'v [u8; N]>) -> BTreeSet<String> {
     values.into_iter().map(|value| Hex(value).to_string()).collect()
 }
 
 /// Any of these, in words.
-pub(crate) fn any_of(expected: &BTreeSet<String>) -> String {
+fn any_of(expected: &BTreeSet<String>) -> String {
     expected.iter().map(String::as_str).collect::<Vec<_>>().join(" or ")
 }
 

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ops::Range;
+
 use attest::UnixTime;
 use attest::check::{Fault, Outcome};
 use attest::snp::{
@@ -16,6 +18,11 @@ use proptest::prelude::*;
 use tenure_silicon::config::Config;
 use tenure_silicon::model::Model;
 use tenure_silicon::report::EndorsementKey;
+
+/// Where a report has what the tests forge (firmware ABI specification 56860, "Attestation Report").
+const FLAGS: usize = 0x48;
+const AUTHOR_KEY_ENABLED: u8 = 1;
+const ID_KEY_DIGEST: Range<usize> = 0xe0..0x110;
 
 /// Any guest on any product.
 fn open() -> Policy {
@@ -228,16 +235,16 @@ fn no_silent_trust_milan_is_named_or_refused() {
 /// Pitfall: one bit of what is expected that is another is named, and so is that nothing is expected at all.
 #[test]
 fn no_silent_trust_reference_values() {
-    let evidence = Evidence::new(Model::Turin);
+    let evidence = Evidence::forged(Model::Turin, |report| report[ID_KEY_DIGEST].fill(0x1d), |_| {});
     let verified = verify(&evidence.report, &evidence.endorsements(), &evidence.anchors(), NOW).unwrap();
     let report = *verified.evidence();
     let good = ReferenceValues {
         launch_digests: vec![[7; 48], *report.measurement()],
         report_data: Some(DATA),
         host_data: Some(HOST_DATA),
-        id_keys: vec![*report.id_key_digest()],
+        id_keys: vec![*report.id_key().unwrap()],
         author_keys: vec![],
-        chips: vec![*report.chip_id()],
+        chips: vec![*report.chip().unwrap()],
     };
     assert_eq!(judge(&evidence, &Policy::default(), &good).verdict(), Verdict::TestPassed);
     let with = |change: fn(&mut ReferenceValues)| {
@@ -256,6 +263,24 @@ fn no_silent_trust_reference_values() {
     assert_eq!(failed(&judge(&evidence, &open(), &ReferenceValues::default())), [""; 0]);
     let replay = judge(&evidence, &open(), &ReferenceValues::default());
     assert!(replay.checks().named("reference.report-data").unwrap().advisory.is_some());
+}
+
+/// Law no-silent-trust: zeros in a report say that there is no key and no chip, and whoever expects zeros expects nobody. Were
+/// they compared, zeros for a key would let in every guest that nobody signed.
+#[test]
+fn no_silent_trust_zeros_name_nobody() {
+    let nobody = |evidence: Evidence, references: ReferenceValues| failed(&judge(&evidence, &open(), &references));
+    let id_keys = ReferenceValues { id_keys: vec![[0; 48]], ..ReferenceValues::default() };
+    assert_eq!(nobody(Evidence::new(Model::Turin), id_keys), ["reference.id-key"]);
+
+    // The bit says that an author's key signed; the digest is of none.
+    let author = Evidence::forged(Model::Turin, |report| report[FLAGS] |= AUTHOR_KEY_ENABLED, |_| {});
+    let author_keys = ReferenceValues { author_keys: vec![[0; 48]], ..ReferenceValues::default() };
+    assert_eq!(nobody(author, author_keys), ["reference.author-key"]);
+
+    let of_provider = Evidence::of(Config::new(Model::Genoa, [0x5e; 32]), EndorsementKey::Vlek);
+    let chips = ReferenceValues { chips: vec![[0; 64]], ..ReferenceValues::default() };
+    assert_eq!(nobody(of_provider, chips), ["reference.chip"]);
 }
 
 fn policies() -> impl Strategy<Value = Policy> {

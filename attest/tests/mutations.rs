@@ -218,18 +218,20 @@ fn no_silent_trust_a_bit_of_what_is_expected() {
             launch_digests: vec![*report.measurement()],
             report_data: Some(*report.report_data()),
             host_data: Some(*report.host_data()),
-            id_keys: vec![*report.id_key_digest()],
+            id_keys: report.id_key().into_iter().copied().collect(),
             author_keys: vec![],
-            chips: Some(*report.chip_id()).filter(|chip| *chip != [0; 64]).into_iter().collect(),
+            chips: report.chip().into_iter().copied().collect(),
         };
         let policy = real.open();
         let fails = |references: &ReferenceValues| failed(&appraise(&verified, &policy, references));
         assert_eq!(fails(&good), [""; 0], "{}", real.name);
         for (name, value) in VALUES {
             let mut changed = good.clone();
-            // A provider's key names no chip.
-            if name == "reference.chip" && good.chips.is_empty() {
-                continue;
+            // A provider's key names no chip, and not every guest was signed.
+            match name {
+                "reference.chip" if good.chips.is_empty() => continue,
+                "reference.id-key" if good.id_keys.is_empty() => continue,
+                _ => {}
             }
             for bit in 0..8 * value(&mut changed).len() {
                 value(&mut changed)[bit / 8] ^= 1 << (bit % 8);

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::report::{Requester, SigningKey};
 use super::{Allowance, Policy, Product, Report, Requirement};
-use crate::appraisal::{ABOUT_DEBUG, ABOUT_REPLAY, NOT_ASKED, any_of, in_hex};
+use crate::appraisal::{ABOUT_DEBUG, ABOUT_REPLAY, NOT_ASKED};
 use crate::check::{CheckId, Checks, Fault, Outcome};
 use crate::snp::Anchor;
 use crate::verified::Verified;
@@ -271,12 +271,10 @@ impl Judge<'_> {
 
     fn keys_required(&mut self) {
         let report = self.report;
-        let id_key = report.id_key_digest().iter().any(|byte| *byte != 0);
-        self.demand(Requirement::IdKey, NEEDS_ID_KEY, id_key, "there", if id_key { "there" } else { "not there" });
-        // The digest alone says that a key was given, the bit that it signed.
-        let author = report.author_key_enabled() && report.author_key_digest().iter().any(|byte| *byte != 0);
-        let found = if author { "there" } else { "not there" };
-        self.demand(Requirement::AuthorKey, NEEDS_AUTHOR_KEY, author, "there", found);
+        let found = |key: Option<_>| if key.is_some() { "there" } else { "not there" };
+        let (id_key, author) = (report.id_key(), report.author_key());
+        self.demand(Requirement::IdKey, NEEDS_ID_KEY, id_key.is_some(), "there", found(id_key));
+        self.demand(Requirement::AuthorKey, NEEDS_AUTHOR_KEY, author.is_some(), "there", found(author));
         let of_chip = report.signing_key() == SigningKey::Vcek;
         self.demand(Requirement::ChipKey, NEEDS_CHIP_KEY, of_chip, "a VCEK", &format!("a {}", report.signing_key()));
         if report.mask_chip_key() {
@@ -317,19 +315,13 @@ impl Judge<'_> {
             checks.advise(ABOUT_REPLAY);
         }
         checks.among(HOST_DATA, &references.host_data, report.host_data());
-        checks.among(ID_KEY, &references.id_keys, report.id_key_digest());
+        checks.one_of(ID_KEY, &references.id_keys, report.id_key(), "none: the launch had no ID block");
         if references.id_keys.is_empty() {
             checks.advise(ABOUT_HOST_KEYS);
         }
-        if references.author_keys.is_empty() || report.author_key_enabled() {
-            checks.among(AUTHOR_KEY, &references.author_keys, report.author_key_digest());
-        } else {
-            let wanted = any_of(&in_hex(&references.author_keys));
-            checks.require(AUTHOR_KEY, false, wanted, "none: no author's key signed");
-        }
-        checks.among(CHIP, &references.chips, report.chip_id());
-        let masked = report.chip_id().iter().all(|byte| *byte == 0);
-        checks.advise(if masked { ABOUT_MASKED } else { ABOUT_CHIPS });
+        checks.one_of(AUTHOR_KEY, &references.author_keys, report.author_key(), "none: no author's key signed");
+        checks.one_of(CHIP, &references.chips, report.chip(), "none: the report names no chip");
+        checks.advise(if report.chip().is_some() { ABOUT_CHIPS } else { ABOUT_MASKED });
     }
 
     /// Something that may be only if it is allowed.

@@ -301,10 +301,22 @@ impl<'a> Report<'a> {
         &self.0.id_key_digest
     }
 
+    /// The same, if there was one.
+    #[must_use]
+    pub fn id_key(&self) -> Option<&'a [u8; 48]> {
+        not_zeros(&self.0.id_key_digest)
+    }
+
     /// SHA-384 of the author's key; zeros if there was none.
     #[must_use]
     pub fn author_key_digest(&self) -> &'a [u8; 48] {
         &self.0.author_key_digest
+    }
+
+    /// The same, if it signed the guest's key. The digest alone says that a key was given, the bit that it signed.
+    #[must_use]
+    pub fn author_key(&self) -> Option<&'a [u8; 48]> {
+        not_zeros(&self.0.author_key_digest).filter(|_| self.author_key_enabled())
     }
 
     /// The guest's number among all guests.
@@ -330,6 +342,12 @@ impl<'a> Report<'a> {
     #[must_use]
     pub fn chip_id(&self) -> &'a [u8; 64] {
         &self.0.chip_id
+    }
+
+    /// The same, if the report says it.
+    #[must_use]
+    pub fn chip(&self) -> Option<&'a [u8; 64]> {
+        not_zeros(&self.0.chip_id)
     }
 
     /// The firmware that runs.
@@ -366,6 +384,11 @@ fn number(field: &[u8; 72]) -> Option<[u8; NUMBER_BYTES]> {
     let mut number = *number;
     number.reverse();
     rest.iter().all(|byte| *byte == 0).then_some(number)
+}
+
+/// What has zeros in it if it is not there.
+fn not_zeros<const N: usize>(field: &[u8; N]) -> Option<&[u8; N]> {
+    Some(field).filter(|field| field.iter().any(|byte| *byte != 0))
 }
 
 impl fmt::Debug for Report<'_> {

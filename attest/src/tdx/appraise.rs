@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::policy::Bits;
 use super::{Allowance, Anchor, Endorsed, Platform, Policy, Quote, TcbStatus};
-use crate::appraisal::{ABOUT_DEBUG, ABOUT_REPLAY, NOT_ASKED, any_of, in_hex};
+use crate::appraisal::{ABOUT_DEBUG, ABOUT_REPLAY, NOT_ASKED};
 use crate::check::{CheckId, Checks};
 use crate::hex::Hex;
 use crate::verified::Verified;
@@ -255,14 +255,8 @@ impl Judge<'_> {
         if references.report_data.is_none() {
             checks.advise(ABOUT_REPLAY);
         }
-        match quote.mr_service_td() {
-            Some(found) => checks.among(MR_SERVICE_TD, &references.mr_service_tds, found),
-            None if references.mr_service_tds.is_empty() => checks.skip(MR_SERVICE_TD, "TDX 1.0 has none"),
-            None => {
-                let wanted = any_of(&in_hex(&references.mr_service_tds));
-                checks.require(MR_SERVICE_TD, false, wanted, "unknown: TDX 1.0 has none");
-            }
-        }
+        let service_td = quote.mr_service_td();
+        checks.one_of(MR_SERVICE_TD, &references.mr_service_tds, service_td, "unknown: TDX 1.0 has none");
     }
 }
 

@@ -294,5 +294,7 @@ fn judge(verified: &Verified<Report<'_>>, policy: &Policy, references: &Referenc
     let has_failed = appraisal.checks().failed().next().is_some();
     let is_allowed = policy.products.contains_key(&verified.anchor().product());
     assert!(is_allowed || has_failed, "a product that is not allowed");
+    let names_nobody = references.id_keys.contains(&[0; 48]) || references.chips.contains(&[0; 64]);
+    assert!(!names_nobody || has_failed, "zeros are nobody's, and met");
     assert!(verified.checks().iter().all(|check| !check.to_string().is_empty()));
 }
