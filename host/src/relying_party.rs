@@ -7,7 +7,8 @@
 //! Law no-silent-trust: with a test's root allowed every refusal is labelled, and what rests on it affirms no hardware.
 
 use attest::UnixTime;
-use attest::appraisal::Verdict as Appraised;
+use attest::anchors::Root;
+use attest::appraisal::{Appraisal, Verdict as Appraised};
 use attest::ear::TrustVector;
 use attest_kbs::appraiser::{Appraiser, Granted, Refused, Release, Verdict};
 use attest_kbs::protocol::Tee;
@@ -75,16 +76,16 @@ fn rejected(name: &str, label: Option<&'static str>) -> Verdict {
 }
 
 /// What the service is told of evidence that was verified.
-fn verdict(
-    appraised: Appraised,
+fn verdict<A: Root>(
+    appraisal: &Appraisal<A>,
     granted: impl FnOnce() -> (TrustVector, Value, Release),
     refused: impl FnOnce() -> Refused,
 ) -> Verdict {
     let granted = || {
         let (vector, claims, release) = granted();
-        Granted { vector, claims, release }
+        Granted { vector, claims, release, valid_until: appraisal.valid_until() }
     };
-    match appraised {
+    match appraisal.verdict() {
         Appraised::Affirmed => Verdict::Affirmed(granted()),
         Appraised::TestPassed => Verdict::TestPassed(granted()),
         Appraised::NotMet => Verdict::NotMet(refused()),

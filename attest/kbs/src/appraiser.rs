@@ -15,6 +15,11 @@ use serde_json::Value;
 use crate::protocol::evidence::Evidence;
 use crate::protocol::resource::ResourceName;
 
+/// Names that a refusal tells.
+const NAMES_MOST: usize = 128;
+/// Characters of each.
+const NAME_MOST: usize = 256;
+
 /// Judges evidence.
 pub trait Appraiser: Send + Sync + 'static {
     /// Which technologies' evidence it can judge.
@@ -50,6 +55,8 @@ pub struct Granted {
     pub claims: Value,
     /// What may be released.
     pub release: Release,
+    /// The last moment of the verdict: what it rests on ends then.
+    pub valid_until: UnixTime,
 }
 
 /// What a bad verdict says.
@@ -59,6 +66,19 @@ pub struct Refused {
     pub failed: Vec<String>,
     /// `software-test`, if a test's root was allowed in this.
     pub label: Option<&'static str>,
+}
+
+impl Refused {
+    /// No longer than anybody reads: names can be of the guest's making, and get into logs.
+    pub(crate) fn in_short(mut self) -> Self {
+        self.failed.truncate(NAMES_MOST);
+        for name in &mut self.failed {
+            if let Some((end, _)) = name.char_indices().nth(NAME_MOST) {
+                name.truncate(end);
+            }
+        }
+        self
+    }
 }
 
 /// Which resources may be released.
@@ -91,5 +111,19 @@ impl Verdict {
             Self::NotMet(refused) => Err(("not-met", refused)),
             Self::Rejected(refused) => Err(("rejected", refused)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// no-silent-trust: nobody fills a log with what he calls things.
+    #[test]
+    fn no_silent_trust_refusals_are_short() {
+        let refused = Refused { failed: vec!["ä".repeat(1000); 1000], label: None }.in_short();
+        assert_eq!((refused.failed.len(), &refused.failed[0]), (NAMES_MOST, &"ä".repeat(NAME_MOST)));
+        let few = Refused { failed: vec!["report.signature".into()], label: None }.in_short();
+        assert_eq!(few.failed, ["report.signature"]);
     }
 }

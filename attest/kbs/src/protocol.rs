@@ -1,11 +1,12 @@
 //! What guest and relying party say to each other.
 //!
-//! Owns names, versions, what a guest's evidence is bound to ([`binding`]), the forms of evidence ([`evidence`]), keys
+//! Owns names, versions, answers to challenges ([`answer`]), what a guest's evidence is bound to ([`binding`]), the forms of evidence ([`evidence`]), keys
 //! of guests ([`key`]) and what is encrypted to them ([`jwe`]). Messages are those of `kbs-types`. Does not own who may
 //! say what when: that is the service's.
 //!
 //! Specification: the KBS attestation protocol of confidential-containers/trustee, version 0.4.0.
 
+pub mod answer;
 pub mod binding;
 pub mod evidence;
 pub mod jwe;

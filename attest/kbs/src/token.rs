@@ -111,7 +111,7 @@ impl Tokens {
         &self.key
     }
 
-    /// A token for a guest that was found good.
+    /// A token for a guest that was found good, and when it ends: with the verdict at the latest.
     pub fn issue(
         &self,
         key: &TeePubKey,
@@ -119,8 +119,8 @@ impl Tokens {
         (tier, granted): (Tier, Granted),
         policy: &str,
         now: UnixTime,
-    ) -> Result<String, ClaimsError> {
-        let Granted { vector, claims, release } = granted;
+    ) -> Result<(String, UnixTime), ClaimsError> {
+        let Granted { vector, claims, release, valid_until } = granted;
         let subject = Subject {
             nonce: nonce.into(),
             tee_pubkey: serde_json::to_value(key)?,
@@ -128,7 +128,11 @@ impl Tokens {
         };
         let verifier = Verifier { developer: "tenure".into(), build: env!("CARGO_PKG_VERSION").into() };
         let cpu = Submodule::new(tier, vector, policy, claims);
-        Ok(self.signer.sign(&Ear::new(verifier, subject, cpu, now, self.lifetime))?)
+        // The verdict's last moment is one on which it holds.
+        let left = (valid_until.as_secs().saturating_add(1)).saturating_sub(now.as_secs());
+        let lifetime = self.lifetime.min(Duration::from_secs(left));
+        let expires = UnixTime::from_secs(now.as_secs().saturating_add(lifetime.as_secs()));
+        Ok((self.signer.sign(&Ear::new(verifier, subject, cpu, now, lifetime))?, expires))
     }
 
     /// What a token says, if this service gave it under this policy, and it holds at this moment.
@@ -174,10 +178,12 @@ mod tests {
     use serde_json::json;
 
     const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
+    const END: UnixTime = UnixTime::from_secs(NOW.as_secs() + 1000);
 
     fn granted() -> (Tier, Granted) {
         let release = Release::Only(["a/b/c".to_owned()].into());
-        (Tier::SoftwareTest, Granted { vector: TrustVector::default(), claims: json!({}), release })
+        let granted = Granted { vector: TrustVector::default(), claims: json!({}), release, valid_until: END };
+        (Tier::SoftwareTest, granted)
     }
 
     #[test]
@@ -185,13 +191,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
         let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
-        let token = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
+        let (token, expires) = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
+        assert_eq!(expires.as_secs(), NOW.as_secs() + 60);
         let again = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
         let claims = again.read(&token, "p", NOW).unwrap();
         assert_eq!((claims.tier, claims.release), (Tier::SoftwareTest, granted().1.release));
         assert!(matches!(again.read(&token, "q", NOW), Err(ClaimsError::Policy)));
         let late = UnixTime::from_secs(NOW.as_secs() + 60);
         assert!(matches!(again.read(&token, "p", late), Err(ClaimsError::Token(TokenError::Expired { .. }))));
+    }
+
+    /// no-silent-trust: what a verdict rests on ends, and then no token is left that says more.
+    #[test]
+    fn no_silent_trust_tokens_end_with_the_verdict() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
+        let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
+        let (tier, granted) = granted();
+        let after = |seconds| UnixTime::from_secs(NOW.as_secs() + seconds);
+        let ending = Granted { valid_until: after(30), ..granted };
+        let (token, expires) = tokens.issue(&key, "n", (tier, ending), "p", NOW).unwrap();
+        assert_eq!(expires, after(31));
+        assert!(tokens.read(&token, "p", after(30)).is_ok());
+        let late = tokens.read(&token, "p", after(31));
+        assert!(matches!(late, Err(ClaimsError::Token(TokenError::Expired { .. }))));
     }
 
     /// no-silent-trust: a key that others can read is no key.

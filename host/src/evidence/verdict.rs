@@ -100,6 +100,16 @@ pub struct CheckReport {
     words: String,
 }
 
+impl Said {
+    /// What tokens repeat of it: what a log says is the guest's word, and long.
+    pub fn without_log(&self) -> Self {
+        match self {
+            Self::Report { .. } => self.clone(),
+            Self::Quote { quote, .. } => Self::Quote { quote: quote.clone(), event_log: None },
+        }
+    }
+}
+
 impl VerdictReport {
     /// Of a report, at this moment, with a test's root in place of this product's, if that was allowed.
     pub fn of(evidence: &Evidence, judged: &Judged<Report<'_>>, now: UnixTime, test: Option<Product>) -> Self {

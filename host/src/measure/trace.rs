@@ -203,6 +203,9 @@ impl TracedPage {
     }
 }
 
+/// Characters of a name that is not known.
+const SHOWN_CHARS: usize = 32;
+
 /// A field and what is wrong with it.
 type Wrong = (String, String);
 
@@ -220,7 +223,8 @@ fn page(value: &Value, number: usize, before: Digest) -> Result<TracedPage, Wron
     let page_type = PageType::ALL.into_iter().find(|known| known.to_string() == name);
     let page_type = page_type.ok_or_else(|| {
         let known = PageType::ALL.map(|known| known.to_string()).join(", ");
-        (path("page_type"), format!("{name:?} is none of {known}"))
+        let shown: String = name.chars().take(SHOWN_CHARS).collect();
+        (path("page_type"), format!("{shown:?} is none of {known}"))
     })?;
     let contents = digest("contents")?;
     if !page_type.is_measured() && contents != Digest::ZERO {

@@ -73,8 +73,8 @@ impl TdxWishes {
             Judged::Rejected(_) => Verdict::Rejected(refused()),
             Judged::Verified(verified, appraisal) => {
                 let vector = || trust::of_quote(verified, &references);
-                let claims = || serde_json::json!({ "tee": "tdx", "claims": said.said });
-                verdict(appraisal.verdict(), || (vector(), claims(), release.clone()), refused)
+                let claims = || serde_json::json!({ "tee": "tdx", "claims": said.said.without_log() });
+                verdict(appraisal, || (vector(), claims(), release.clone()), refused)
             }
         }
     }

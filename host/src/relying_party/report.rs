@@ -13,6 +13,9 @@ use crate::evidence::verdict::VerdictReport;
 use crate::evidence::{Evidence, Judged, launch_log, trust};
 use crate::measure::trace::Trace;
 
+/// The check that a report is an answer, and to this question.
+const REPORT_DATA: &str = "reference.report-data";
+
 /// What is wanted of SNP guests.
 #[derive(Debug)]
 pub struct SnpWishes {
@@ -74,15 +77,18 @@ impl SnpWishes {
             Judged::Verified(verified, appraisal) => {
                 let vector = || trust::of_report(verified, &references);
                 let claims = || serde_json::json!({ "tee": "snp", "claims": said.said });
-                verdict(appraisal.verdict(), || (vector(), claims(), release.clone()), refused)
+                verdict(appraisal, || (vector(), claims(), release.clone()), refused)
             }
         }
     }
 
     /// Items of a launch that are not the expected ones, as its log tells: it is believed if the report's digest follows
-    /// from it.
+    /// from it. Whoever only shows somebody else's report is told nothing, and his log not read.
     fn differing(&self, judged: &Judged<Report<'_>>, log: Option<&[u8]>) -> Vec<String> {
-        let (Judged::Verified(verified, _), Some(log)) = (judged, log) else { return Vec::new() };
+        let (Judged::Verified(verified, appraisal), Some(log)) = (judged, log) else { return Vec::new() };
+        if appraisal.checks().failed().any(|check| check.id.name() == REPORT_DATA) {
+            return Vec::new();
+        }
         match launch_log::explain(log, Digest(*verified.evidence().measurement()), &self.expected) {
             Ok(items) => items.into_iter().map(|item| format!("launch: {item}")).collect(),
             Err(error) => vec![format!("launch: not explained: {error}")],

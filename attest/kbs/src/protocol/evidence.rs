@@ -11,6 +11,7 @@ use base64ct::{Base64, Encoding};
 use kbs_types::Tee;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Bytes of a report.
 const REPORT_BYTES: usize = 1184;
@@ -60,22 +61,21 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// What a guest of this technology sent.
-    pub fn parse(tee: Tee, sent: &Value) -> Result<Self, EvidenceError> {
+    /// What a guest of this technology sent. No tree is made of it: members that are not known take no room.
+    pub fn parse(tee: Tee, sent: &str) -> Result<Self, EvidenceError> {
         match tee {
-            Tee::Snp if sent.get("attestation_report").is_some_and(Value::is_object) => {
-                let Structure { attestation_report, cert_chain } = Structure::deserialize(sent)?;
+            Tee::Snp if serde_json::from_str::<Peek<'_>>(sent)?.is_structure() => {
+                let Structure { attestation_report, cert_chain } = serde_json::from_str(sent)?;
                 let certificates = cert_chain.map(|chain| {
                     // Those that nobody here asks for are left out.
-                    let known =
-                        chain.iter().filter_map(|it| Some((Endorsing::deserialize(&it.cert_type).ok()?, &it.data[..])));
+                    let known = chain.iter().filter_map(|it| Some((it.kind()?, &it.data[..])));
                     table(&known.collect::<Vec<_>>())
                 });
                 let certificates = certificates.transpose()?;
                 Ok(Self::Snp { report: attestation_report.to_bytes(), certificates, launch_log: None })
             }
             Tee::Snp => {
-                let SnpBytes { attestation_report, certificates, launch_log } = SnpBytes::deserialize(sent)?;
+                let SnpBytes { attestation_report, certificates, launch_log } = serde_json::from_str(sent)?;
                 Ok(Self::Snp {
                     report: decoded("attestation_report", &attestation_report)?,
                     certificates: certificates.map(|it| decoded("certificates", &it)).transpose()?,
@@ -83,7 +83,7 @@ impl Evidence {
                 })
             }
             Tee::Tdx => {
-                let TdxBytes { quote, cc_eventlog } = TdxBytes::deserialize(sent)?;
+                let TdxBytes { quote, cc_eventlog } = serde_json::from_str(sent)?;
                 Ok(Self::Tdx {
                     quote: decoded("quote", &quote)?,
                     event_log: cc_eventlog.map(|it| decoded("cc_eventlog", &it)).transpose()?,
@@ -143,16 +143,37 @@ struct TdxBytes {
     cc_eventlog: Option<String>,
 }
 
+/// Which of the two forms it is.
 #[derive(Deserialize)]
-struct Structure {
-    attestation_report: ReportStructure,
-    cert_chain: Option<Vec<CertificateStructure>>,
+struct Peek<'a> {
+    #[serde(borrow)]
+    attestation_report: &'a RawValue,
 }
 
 #[derive(Deserialize)]
-struct CertificateStructure {
-    cert_type: Value,
+struct Structure<'a> {
+    attestation_report: ReportStructure,
+    #[serde(borrow)]
+    cert_chain: Option<Vec<CertificateStructure<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct CertificateStructure<'a> {
+    #[serde(borrow)]
+    cert_type: &'a RawValue,
     data: Vec<u8>,
+}
+
+impl Peek<'_> {
+    fn is_structure(&self) -> bool {
+        self.attestation_report.get().starts_with('{')
+    }
+}
+
+impl CertificateStructure<'_> {
+    fn kind(&self) -> Option<Endorsing> {
+        serde_json::from_str(self.cert_type.get()).ok()
+    }
 }
 
 /// Members that are not named here are of none of the bytes that were signed.
@@ -362,13 +383,13 @@ mod tests {
                 .map(|(cert_type, data)| CertTableEntry { cert_type, data })
                 .into();
             let sent = json!({ "attestation_report": theirs, "cert_chain": chain });
-            let found = Evidence::parse(Tee::Snp, &sent).unwrap();
+            let found = Evidence::parse(Tee::Snp, &sent.to_string()).unwrap();
             let Evidence::Snp { report, certificates, .. } = &found else { unreachable!("{found:?}") };
             assert!(*report == bytes, "{}", path.display());
             let table = attest::snp::CertificateTable::parse(certificates.as_ref().unwrap()).unwrap();
             let endorsements = table.endorsements();
             assert_eq!((endorsements.vcek, endorsements.ark), (Some(&[1, 2][..]), Some(&[3][..])));
-            assert_eq!(Evidence::parse(Tee::Snp, &found.to_json()).unwrap(), found);
+            assert_eq!(Evidence::parse(Tee::Snp, &found.to_json().to_string()).unwrap(), found);
             count += 1;
         }
         assert!(count >= 7, "{count}");
@@ -390,10 +411,10 @@ mod tests {
             json!({ "attestation_report": "AAAA", "certificates": 7 }),
             json!({ "quote": "AAAA" }),
         ] {
-            assert!(Evidence::parse(Tee::Snp, &sent).is_err(), "{sent}");
+            assert!(Evidence::parse(Tee::Snp, &sent.to_string()).is_err(), "{sent}");
         }
-        assert!(matches!(Evidence::parse(Tee::Sample, &json!({})), Err(EvidenceError::Tee(Tee::Sample))));
-        assert!(Evidence::parse(Tee::Tdx, &json!({ "quote": "AAAA", "cc_eventlog": null })).is_ok());
+        assert!(matches!(Evidence::parse(Tee::Sample, "{}"), Err(EvidenceError::Tee(Tee::Sample))));
+        assert!(Evidence::parse(Tee::Tdx, r#"{ "quote": "AAAA", "cc_eventlog": null }"#).is_ok());
         assert!(no_additional("{}").is_ok() && no_additional("").is_ok() && no_additional("{\"nvidia\":1}").is_err());
     }
 }

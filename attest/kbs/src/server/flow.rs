@@ -19,11 +19,12 @@ use super::error::Refusal;
 use super::metrics::Metrics;
 use super::peers::Peers;
 use crate::appraiser::{Appraiser, Verdict};
+use crate::protocol::answer::{Answer, Runtime};
 use crate::protocol::evidence::{Evidence, no_additional};
 use crate::protocol::jwe::{self, Jwe};
 use crate::protocol::key::GuestKey;
 use crate::protocol::resource::ResourceName;
-use crate::protocol::{Attestation, Challenge, Request, RuntimeData, binding, is_spoken, nonce, random};
+use crate::protocol::{Challenge, Request, binding, is_spoken, nonce, random};
 use crate::resources::Resources;
 use crate::store::{Asked, Store};
 use crate::token::Tokens;
@@ -40,7 +41,7 @@ pub(super) struct Service {
     tokens: Tokens,
     resources: Resources,
     appraiser: Box<dyn Appraiser>,
-    verifying: Semaphore,
+    verifying: Arc<Semaphore>,
 }
 
 /// What somebody shows who wants a secret.
@@ -59,7 +60,7 @@ impl Service {
             appraiser,
             metrics: Metrics::default(),
             peers: Peers::default(),
-            verifying: Semaphore::new(AT_ONCE),
+            verifying: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -88,30 +89,32 @@ impl Service {
     }
 
     /// A token, if the evidence is good, and what vouches for it.
-    pub(super) async fn attest(self: &Arc<Self>, cookie: &str, said: Attestation) -> Result<(String, Tier), Refusal> {
-        let Attestation { runtime_data: RuntimeData { nonce, tee_pubkey }, tee_evidence, .. } = said;
+    pub(super) async fn attest(self: &Arc<Self>, cookie: &str, said: Answer) -> Result<(String, Tier), Refusal> {
+        let Answer { runtime_data: Runtime { nonce, tee_pubkey }, tee_evidence } = said;
         // What is wrong with the message itself costs nobody a challenge.
         GuestKey::try_from(&tee_pubkey)?;
         no_additional(&tee_evidence.additional_evidence)?;
         let now = moment()?;
         let asked = self.store.take(cookie, &nonce, now).await?;
         let data = binding::report_data(asked.algorithm, &asked.nonce, &tee_pubkey, &tee_evidence.additional_evidence)?;
-        let _permit = self.verifying.acquire().await.map_err(Refusal::internal)?;
+        let permit = self.verifying.clone().acquire_owned().await.map_err(Refusal::internal)?;
         let service = self.clone();
         let judged = spawn_blocking(move || -> Result<_, Refusal> {
+            // Who goes away does not end this, so it keeps its place.
+            let _permit = permit;
             let started = Instant::now();
-            let evidence = Evidence::parse(asked.tee, &tee_evidence.primary_evidence)?;
+            let evidence = Evidence::parse(asked.tee, tee_evidence.primary_evidence.get())?;
             let verdict = service.appraiser.appraise(&evidence, &data, now);
             service.metrics.verdict(word(&verdict));
             tracing::info!(verdict = word(&verdict), time = ?started.elapsed(), "evidence was judged");
-            let granted = verdict.granted().map_err(|(verdict, refused)| Refusal::Appraisal { verdict, refused })?;
+            let granted = verdict.granted();
+            let granted = granted.map_err(|(verdict, it)| Refusal::Appraisal { verdict, refused: it.in_short() })?;
             let tier = granted.0;
             let policy = service.appraiser.policy_id();
-            let token = service.tokens.issue(&tee_pubkey, &asked.nonce, granted, policy, now)?;
-            Ok((token, tier))
+            let (token, expires) = service.tokens.issue(&tee_pubkey, &asked.nonce, granted, policy, now)?;
+            Ok((token, tier, expires))
         });
-        let (token, tier) = judged.await.map_err(Refusal::internal)??;
-        let expires = UnixTime::from_secs(now.as_secs().saturating_add(self.config.token.as_secs()));
+        let (token, tier, expires) = judged.await.map_err(Refusal::internal)??;
         self.store.attested(cookie, &token, expires, now).await?;
         Ok((token, tier))
     }

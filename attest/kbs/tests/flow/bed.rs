@@ -75,7 +75,8 @@ impl Appraiser for Judge {
         let appraisal = snp::appraise(&verified, &self.policy, &references);
         let claims = serde_json::json!({ "report_data": "…" });
         let vector = TrustVector { hardware: TrustClaim::AFFIRMED, ..TrustVector::default() };
-        let granted = Granted { vector, claims, release: self.release.clone() };
+        let valid_until = UnixTime::from_secs(u64::MAX);
+        let granted = Granted { vector, claims, release: self.release.clone(), valid_until };
         match appraisal.verdict() {
             snp::Verdict::Affirmed => Verdict::Affirmed(granted),
             snp::Verdict::TestPassed => Verdict::TestPassed(granted),

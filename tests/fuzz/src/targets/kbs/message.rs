@@ -2,11 +2,12 @@
 
 use std::sync::LazyLock;
 
+use attest_kbs::protocol::answer::Answer;
 use attest_kbs::protocol::evidence::{Evidence, no_additional};
 use attest_kbs::protocol::jwe::{self, GuestSecret, Jwe};
 use attest_kbs::protocol::key::GuestKey;
 use attest_kbs::protocol::resource::ResourceName;
-use attest_kbs::protocol::{Attestation, HashAlgorithm, Request, Tee, binding, is_spoken};
+use attest_kbs::protocol::{HashAlgorithm, Request, Tee, binding, is_spoken};
 use serde_json::{Value, json};
 
 use crate::script::Input;
@@ -56,11 +57,11 @@ fn request(input: &[u8]) {
 }
 
 fn attestation(input: &[u8]) {
-    let Ok(said) = serde_json::from_slice::<Attestation>(input) else { return };
+    let Ok(said) = serde_json::from_slice::<Answer>(input) else { return };
     let key = &said.runtime_data.tee_pubkey;
     let _ = no_additional(&said.tee_evidence.additional_evidence);
     for tee in [Tee::Snp, Tee::Tdx] {
-        judge(tee, &said.tee_evidence.primary_evidence);
+        judge(tee, said.tee_evidence.primary_evidence.get());
     }
     for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512] {
         let bound = |nonce: &str| binding::report_data(algorithm, nonce, key, "");
@@ -74,16 +75,16 @@ fn attestation(input: &[u8]) {
 }
 
 fn evidence(tee: Tee, input: &[u8]) {
-    if let Ok(sent) = serde_json::from_slice(input) {
-        judge(tee, &sent);
+    if let Ok(sent) = std::str::from_utf8(input) {
+        judge(tee, sent);
     }
 }
 
 /// What was read is written and read again; whoever sent it.
-fn judge(tee: Tee, sent: &Value) {
+fn judge(tee: Tee, sent: &str) {
     if let Ok(evidence) = Evidence::parse(tee, sent) {
         assert_eq!(evidence.tee(), tee);
-        assert_eq!(Evidence::parse(tee, &evidence.to_json()).unwrap(), evidence);
+        assert_eq!(Evidence::parse(tee, &evidence.to_json().to_string()).unwrap(), evidence);
     }
 }
 
