@@ -6,9 +6,14 @@
 //!
 //! What a process that is killed had not written is gone: such a session does not exist, and its guest begins anew.
 
-use std::cell::Cell;
+mod database;
+mod session;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use attest::UnixTime;
-use kbs_types::{HashAlgorithm, Tee};
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
-use serde::{Deserialize, Serialize};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table, TableDefinition};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
+
+use database::Kept;
+pub use session::Asked;
+use session::{Session, State};
 
 const FILE: &str = "sessions.redb";
 const SESSIONS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("sessions");
@@ -74,39 +81,32 @@ pub enum SessionError {
         /// What is allowed.
         most: u64,
     },
+    /// No more can be open of one address.
+    #[error("there are {most} sessions of this address already")]
+    Share {
+        /// What is allowed.
+        most: u64,
+    },
     /// The disk.
     #[error("sessions cannot be stored")]
     Storage,
 }
 
-/// What a guest was asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Asked {
-    /// The number that must come back.
-    pub nonce: String,
-    /// The technology that it says it has.
-    pub tee: Tee,
-    /// How its evidence is bound.
-    pub algorithm: HashAlgorithm,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Session {
-    expires: u64,
-    state: State,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum State {
-    Asked(Asked),
-    Used,
-    Attested { token: String },
-}
-
 enum Act {
-    Begin(Asked, UnixTime),
-    Take { nonce: String },
-    Attested { token: String, expires: UnixTime },
+    Begin {
+        asked: Asked,
+        peer: IpAddr,
+        expires: UnixTime,
+    },
+    Take {
+        nonce: String,
+    },
+    Attested {
+        token: String,
+        expires: UnixTime,
+    },
+    /// Looks whether anything can be done.
+    Nothing,
 }
 
 struct Job {
@@ -116,37 +116,67 @@ struct Job {
     answer: oneshot::Sender<Result<Option<Asked>, SessionError>>,
 }
 
+/// How many sessions there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// In all.
+    pub sessions: u64,
+    /// Of one address.
+    pub of_peer: u64,
+}
+
 /// Sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
-    database: Arc<Database>,
+    kept: Arc<Kept>,
     live: Arc<AtomicU64>,
-    most: u64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("live", &self.live).finish_non_exhaustive()
+    }
 }
 
 impl Store {
     /// Those in this directory, of which at most so many are open at once.
-    pub fn open(directory: &Path, most: u64) -> Result<Self, StoreError> {
+    pub fn open(directory: &Path, most: Most) -> Result<Self, StoreError> {
         let path = directory.join(FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(|source| StoreError::File { path: path.clone(), source })?;
-        let wrong = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
-        let file = FileBackend::new(file).map_err(|error| wrong(error.into()))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(file)
-            .map_err(|error| wrong(error.into()))?;
-        let live = count(&database).map_err(wrong)?;
-        let database = Arc::new(database);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // What is wrong with the file is said as such, once.
+        options.open(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        let file = path.clone();
+        Self::open_with(&path, most, move || Ok(FileBackend::new(options.open(&file)?)?))
+    }
+
+    fn open_with<B: StorageBackend>(
+        path: &Path,
+        most: Most,
+        backend: impl Fn() -> Result<B, redb::Error> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let wrong = |source: redb::Error| StoreError::Database { path: path.into(), source: Box::new(source) };
+        let open = move || Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend()?)?);
+        let kept = Arc::new(Kept::new(open).map_err(wrong)?);
+        let shares = kept.get_or_open().and_then(|database| shares(&database)).map_err(wrong)?;
+        let live = Arc::new(AtomicU64::new(shares.values().sum()));
         let (jobs, waiting) = mpsc::channel(4 * TOGETHER);
-        let live = Arc::new(AtomicU64::new(live));
-        let writer = Writer { database: database.clone(), live: live.clone(), most, swept: Cell::new(0) };
+        let writer =
+            Writer { kept: kept.clone(), live: live.clone(), most, shares: Some(shares).into(), swept: Cell::new(0) };
         thread::Builder::new()
             .name("sessions".into())
             .spawn(move || writer.run(waiting))
             .map_err(StoreError::Thread)?;
-        Ok(Self { jobs, database, live, most })
+        Ok(Self { jobs, kept, live })
+    }
+
+    /// Whether anything can be stored. After a failure it is tried.
+    pub async fn check(&self, now: UnixTime) -> Result<(), SessionError> {
+        match self.kept.get() {
+            Some(_) if !self.jobs.is_closed() => Ok(()),
+            _ => self.act("", now, Act::Nothing).await.map(|_| ()),
+        }
     }
 
     /// Sessions that are open, or not yet cleared away.
@@ -155,15 +185,15 @@ impl Store {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// A new session, in which a guest was asked this, until then.
+    /// A new session, in which a guest at this address was asked this, until then.
     pub async fn begin(
         &self,
         cookie: &str,
-        asked: Asked,
+        (asked, peer): (Asked, IpAddr),
         expires: UnixTime,
         now: UnixTime,
     ) -> Result<(), SessionError> {
-        self.act(cookie, now, Act::Begin(asked, expires)).await.map(|_| ())
+        self.act(cookie, now, Act::Begin { asked, peer, expires }).await.map(|_| ())
     }
 
     /// What the guest was asked that answers with this number. Nobody can ask for it again, whatever comes of the
@@ -186,8 +216,7 @@ impl Store {
 
     /// Whether a session waits for an answer. Only [`Store::take`] makes sure of it.
     pub fn awaits(&self, cookie: &str, now: UnixTime) -> Result<(), SessionError> {
-        let session = self.read(&key(cookie)).map_err(|error| storage(&error))?;
-        match session.filter(|it| now.as_secs() < it.expires) {
+        match self.read(&key(cookie))?.filter(|it| it.is_live(now)) {
             None => Err(SessionError::Unknown),
             Some(Session { state: State::Asked(_), .. }) => Ok(()),
             Some(_) => Err(SessionError::Used),
@@ -196,17 +225,20 @@ impl Store {
 
     /// The token of a session.
     pub fn token(&self, cookie: &str, now: UnixTime) -> Result<String, SessionError> {
-        let session = self.read(&key(cookie)).map_err(|error| storage(&error))?;
-        match session.filter(|it| now.as_secs() < it.expires) {
+        match self.read(&key(cookie))?.filter(|it| it.is_live(now)) {
             None => Err(SessionError::Unknown),
             Some(Session { state: State::Attested { token }, .. }) => Ok(token),
             Some(_) => Err(SessionError::NotAttested),
         }
     }
 
-    fn read(&self, key: &[u8; 32]) -> Result<Option<Session>, redb::Error> {
-        let table = self.database.begin_read()?.open_table(SESSIONS)?;
-        Ok(table.get(key)?.and_then(|it| serde_json::from_slice(it.value()).ok()))
+    fn read(&self, key: &[u8; 32]) -> Result<Option<Session>, SessionError> {
+        let database = self.kept.get().ok_or(SessionError::Storage)?;
+        let read = || -> Result<_, redb::Error> {
+            let table = database.begin_read()?.open_table(SESSIONS)?;
+            Ok(table.get(key)?.and_then(|it| Session::read(it.value())))
+        };
+        read().map_err(|error| storage(&error))
     }
 
     async fn act(&self, cookie: &str, now: UnixTime, act: Act) -> Result<Option<Asked>, SessionError> {
@@ -215,19 +247,15 @@ impl Store {
         self.jobs.send(job).await.map_err(|_| SessionError::Storage)?;
         answered.await.unwrap_or(Err(SessionError::Storage))
     }
-
-    /// How many may be open.
-    #[must_use]
-    pub const fn most(&self) -> u64 {
-        self.most
-    }
 }
 
 /// The one thread that writes.
 struct Writer {
-    database: Arc<Database>,
+    kept: Arc<Kept>,
     live: Arc<AtomicU64>,
-    most: u64,
+    most: Most,
+    /// How many of these each address has, unless that must be counted again.
+    shares: RefCell<Option<Shares>>,
     /// When sessions that were over were last cleared away: not more than once a second, however many want to begin.
     swept: Cell<u64>,
 }
@@ -241,7 +269,8 @@ impl Writer {
             {
                 jobs.push(job);
             }
-            match self.write(&jobs) {
+            let written = self.kept.get_or_open().and_then(|database| self.write(&database, &jobs));
+            match written {
                 Ok(answers) => {
                     for (job, answer) in jobs.into_iter().zip(answers) {
                         // Who has gone away does not want it.
@@ -249,6 +278,8 @@ impl Writer {
                     }
                 }
                 Err(error) => {
+                    self.kept.close();
+                    self.shares.replace(None);
                     let answer = storage(&error);
                     for job in jobs {
                         let _ = job.answer.send(Err(answer.clone()));
@@ -259,8 +290,15 @@ impl Writer {
     }
 
     /// All of it is on disk when this returns, or none of it.
-    fn write(&self, jobs: &[Job]) -> Result<Vec<Result<Option<Asked>, SessionError>>, redb::Error> {
-        let transaction = self.database.begin_write()?;
+    fn write(
+        &self,
+        database: &Database,
+        jobs: &[Job],
+    ) -> Result<Vec<Result<Option<Asked>, SessionError>>, redb::Error> {
+        if self.shares.borrow().is_none() {
+            self.shares.replace(Some(shares(database)?));
+        }
+        let transaction = database.begin_write()?;
         let mut answers = Vec::with_capacity(jobs.len());
         let live;
         {
@@ -276,59 +314,89 @@ impl Writer {
     }
 
     fn act(&self, table: &mut Sessions<'_>, job: &Job) -> Result<Result<Option<Asked>, SessionError>, redb::Error> {
-        let now = job.now.as_secs();
+        let Job { key, now, .. } = job;
         match &job.act {
-            Act::Begin(asked, expires) => {
-                if table.len()? >= self.most && self.swept.replace(now) != now {
-                    table.retain(|_, session| expiry(session) > now)?;
+            Act::Begin { asked, peer, expires } => {
+                if let Err(full) = self.room(table, *peer, *now)? {
+                    return Ok(Err(full));
                 }
-                if table.len()? >= self.most {
-                    return Ok(Err(SessionError::Full { most: self.most }));
-                }
-                put(table, &job.key, *expires, State::Asked(asked.clone()))?;
+                put(table, key, &Session::begun(asked.clone(), *peer, *expires, *now))?;
+                *self.shares.borrow_mut().get_or_insert_default().entry(Some(*peer)).or_default() += 1;
                 Ok(Ok(None))
             }
             Act::Take { nonce } => {
-                let found = get(table, &job.key)?.filter(|session| now < session.expires);
+                let found = get(table, key)?.filter(|session| session.is_live(*now));
                 let Some(session) = found else { return Ok(Err(SessionError::Unknown)) };
-                let State::Asked(asked) = session.state else { return Ok(Err(SessionError::Used)) };
-                put(table, &job.key, UnixTime::from_secs(session.expires), State::Used)?;
+                let State::Asked(asked) = session.state.clone() else { return Ok(Err(SessionError::Used)) };
+                put(table, key, &session.used())?;
                 Ok(if asked.nonce == *nonce { Ok(Some(asked)) } else { Err(SessionError::Nonce) })
             }
-            Act::Attested { token, expires } => {
-                if !matches!(get(table, &job.key)?, Some(Session { state: State::Used, .. })) {
-                    return Ok(Err(SessionError::Unknown));
+            Act::Attested { token, expires } => match get(table, key)? {
+                Some(session) if matches!(session.state, State::Used) => {
+                    put(table, key, &session.attested(token.clone(), *expires, *now))?;
+                    Ok(Ok(None))
                 }
-                put(table, &job.key, *expires, State::Attested { token: token.clone() })?;
-                Ok(Ok(None))
-            }
+                _ => Ok(Err(SessionError::Unknown)),
+            },
+            Act::Nothing => Ok(Ok(None)),
         }
+    }
+
+    /// Whether one more has room; what is over is cleared away if there is none.
+    fn room(
+        &self,
+        table: &mut Sessions<'_>,
+        peer: IpAddr,
+        now: UnixTime,
+    ) -> Result<Result<(), SessionError>, redb::Error> {
+        let Most { sessions, of_peer } = self.most;
+        let asked = |table: &Sessions<'_>| -> Result<_, redb::Error> {
+            let has = self.shares.borrow().as_ref().and_then(|it| it.get(&Some(peer)).copied()).unwrap_or_default();
+            Ok(if table.len()? >= sessions {
+                Err(SessionError::Full { most: sessions })
+            } else if has >= of_peer {
+                Err(SessionError::Share { most: of_peer })
+            } else {
+                Ok(())
+            })
+        };
+        if asked(table)?.is_err() && self.swept.replace(now.as_secs()) != now.as_secs() {
+            let mut left = Shares::new();
+            table.retain(|_, bytes| {
+                // What cannot be read is over.
+                let live = Session::read(bytes).filter(|session| session.is_live(now));
+                live.inspect(|session| *left.entry(session.peer).or_default() += 1).is_some()
+            })?;
+            self.shares.replace(Some(left));
+        }
+        asked(table)
     }
 }
 
 type Sessions<'a> = Table<'a, &'static [u8; 32], &'static [u8]>;
+type Shares = HashMap<Option<IpAddr>, u64>;
 
 fn get(table: &Sessions<'_>, key: &[u8; 32]) -> Result<Option<Session>, redb::Error> {
-    Ok(table.get(key)?.and_then(|it| serde_json::from_slice(it.value()).ok()))
+    Ok(table.get(key)?.and_then(|it| Session::read(it.value())))
 }
 
-fn put(table: &mut Sessions<'_>, key: &[u8; 32], expires: UnixTime, state: State) -> Result<(), redb::Error> {
-    let session = Session { expires: expires.as_secs(), state };
-    let bytes = serde_json::to_vec(&session).map_err(|error| redb::Error::Io(error.into()))?;
+fn put(table: &mut Sessions<'_>, key: &[u8; 32], session: &Session) -> Result<(), redb::Error> {
+    let bytes = serde_json::to_vec(session).map_err(|error| redb::Error::Io(error.into()))?;
     table.insert(key, &bytes[..])?;
     Ok(())
 }
 
-/// What cannot be read is over.
-fn expiry(session: &[u8]) -> u64 {
-    serde_json::from_slice::<Session>(session).map_or(0, |session| session.expires)
-}
-
-fn count(database: &Database) -> Result<u64, redb::Error> {
+/// Whose sessions there are. The table is made if there is none.
+fn shares(database: &Database) -> Result<Shares, redb::Error> {
     let transaction = database.begin_write()?;
-    let live = transaction.open_table(SESSIONS)?.len()?;
+    let mut shares = Shares::new();
+    for entry in transaction.open_table(SESSIONS)?.iter()? {
+        let (_, bytes) = entry?;
+        let peer = Session::read(bytes.value()).and_then(|session| session.peer);
+        *shares.entry(peer).or_default() += 1;
+    }
     transaction.commit()?;
-    Ok(live)
+    Ok(shares)
 }
 
 fn key(cookie: &str) -> [u8; 32] {
@@ -341,72 +409,4 @@ fn storage(error: &redb::Error) -> SessionError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::Future;
-
-    fn at(seconds: u64) -> UnixTime {
-        UnixTime::from_secs(seconds)
-    }
-
-    fn asked(nonce: &str) -> Asked {
-        Asked { nonce: nonce.into(), tee: Tee::Snp, algorithm: HashAlgorithm::Sha384 }
-    }
-
-    fn wait<T>(what: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(what)
-    }
-
-    /// no-silent-trust: a challenge is good once, in its time, for its session; after a restart as well.
-    #[test]
-    fn no_silent_trust_a_challenge_is_answered_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = || Store::open(dir.path(), 10).unwrap();
-        let store = open();
-        wait(async {
-            for cookie in ["a", "b", "c", "d"] {
-                store.begin(cookie, asked(&cookie.repeat(3)), at(100), at(0)).await.unwrap();
-            }
-            assert_eq!(store.take("x", "xxx", at(1)).await, Err(SessionError::Unknown));
-            assert_eq!(store.take("a", "aaa", at(99)).await, Ok(asked("aaa")));
-            assert_eq!(store.take("a", "aaa", at(99)).await, Err(SessionError::Used));
-            assert_eq!(store.take("b", "bbb", at(100)).await, Err(SessionError::Unknown), "it is over");
-            assert_eq!(store.take("c", "ddd", at(1)).await, Err(SessionError::Nonce), "another's");
-            assert_eq!(store.take("c", "ccc", at(1)).await, Err(SessionError::Used));
-            assert_eq!(store.token("a", at(1)), Err(SessionError::NotAttested));
-            assert_eq!(store.attested("d", "t", at(200), at(1)).await, Err(SessionError::Unknown), "nobody took it");
-            store.attested("a", "token", at(200), at(1)).await.unwrap();
-        });
-        drop(store);
-        // The thread lets go of the file a moment later.
-        let store = (0..500)
-            .find_map(|_| {
-                thread::sleep(std::time::Duration::from_millis(10));
-                Store::open(dir.path(), 10).ok()
-            })
-            .unwrap();
-        assert_eq!(store.live(), 4);
-        assert_eq!((store.awaits("a", at(1)), store.awaits("d", at(1))), (Err(SessionError::Used), Ok(())));
-        assert_eq!(store.awaits("d", at(100)), Err(SessionError::Unknown));
-        assert_eq!(store.token("a", at(199)), Ok("token".into()));
-        assert_eq!(store.token("a", at(200)), Err(SessionError::Unknown));
-        wait(async {
-            assert_eq!(store.take("a", "aaa", at(1)).await, Err(SessionError::Used));
-            assert_eq!(store.take("c", "ccc", at(1)).await, Err(SessionError::Used));
-        });
-    }
-
-    #[test]
-    fn there_are_so_many_sessions_and_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), 3).unwrap();
-        wait(async {
-            for (cookie, expires) in [("a", 10), ("b", 20), ("c", 30)] {
-                store.begin(cookie, asked("n"), at(expires), at(0)).await.unwrap();
-            }
-            assert_eq!(store.begin("d", asked("n"), at(30), at(9)).await, Err(SessionError::Full { most: 3 }));
-            store.begin("d", asked("n"), at(30), at(10)).await.unwrap();
-            assert_eq!(store.live(), 3);
-        });
-    }
-}
+mod tests;

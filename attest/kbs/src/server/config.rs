@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::store::Most;
+
 /// How a service is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -38,8 +40,18 @@ pub struct Limits {
     pub burst: u32,
     /// Sessions at once.
     pub sessions: u64,
+    /// Sessions of one peer at once.
+    pub sessions_of_peer: u64,
     /// What is waited when nothing can be accepted, and for answers at the end.
     pub pause: Duration,
+}
+
+impl Limits {
+    /// What a store must keep to.
+    #[must_use]
+    pub const fn most_sessions(&self) -> Most {
+        Most { sessions: self.sessions, of_peer: self.sessions_of_peer }
+    }
 }
 
 impl Default for Config {
@@ -62,6 +74,7 @@ impl Default for Limits {
             rate: 100,
             burst: 1000,
             sessions: 10_000,
+            sessions_of_peer: 2500,
             pause: Duration::from_secs(1),
         }
     }

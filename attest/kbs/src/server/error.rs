@@ -82,7 +82,7 @@ impl Refusal {
             Self::Size(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body => StatusCode::REQUEST_TIMEOUT,
             Self::Message(_) => StatusCode::BAD_REQUEST,
-            Self::Rate => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rate | Self::Session(SessionError::Share { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Session(SessionError::Full { .. } | SessionError::Storage) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Resource(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -4,6 +4,7 @@
 //! in it is computed here from what was asked and from the guest's key. A secret is read and encrypted only after the
 //! service has read back a token that it signed, and to the key that this token has in it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use super::Parts;
 use super::config::Config;
 use super::error::Refusal;
 use super::metrics::Metrics;
-use super::peers::Peers;
+use super::peers::{Peers, counted};
 use crate::appraiser::{Appraiser, Verdict};
 use crate::protocol::answer::{Answer, Runtime};
 use crate::protocol::evidence::{Evidence, no_additional};
@@ -65,7 +66,7 @@ impl Service {
     }
 
     /// A challenge, and the cookie of its session.
-    pub(super) async fn auth(&self, request: Request) -> Result<(Challenge, String), Refusal> {
+    pub(super) async fn auth(&self, request: Request, peer: IpAddr) -> Result<(Challenge, String), Refusal> {
         if !is_spoken(&request.version) {
             return Err(Refusal::Version(request.version.chars().take(16).collect()));
         }
@@ -78,8 +79,13 @@ impl Service {
         let now = moment()?;
         let expires = UnixTime::from_secs(now.as_secs().saturating_add(self.config.challenge.as_secs()));
         let asked = Asked { nonce: nonce.clone(), tee: request.tee, algorithm };
-        self.store.begin(&cookie, asked, expires, now).await?;
+        self.store.begin(&cookie, (asked, counted(peer)), expires, now).await?;
         Ok((Challenge { nonce, extra_params: binding::challenge_params(algorithm) }, cookie))
+    }
+
+    /// Whether anybody could get anything at this moment.
+    pub(super) async fn check(&self) -> Result<(), Refusal> {
+        Ok(self.store.check(moment()?).await?)
     }
 
     /// The cookie of a session that waits for evidence.

@@ -1,6 +1,6 @@
 //! How much one address may ask for.
 //!
-//! Owns places for connections, and requests by a bucket of tokens for each address. The list of addresses has an end:
+//! Owns what counts as one address, places for connections, and requests by a bucket of tokens for each address. The list of addresses has an end:
 //! those that ask for nothing are forgotten first, and when nobody can be, who is new shares one bucket with all others
 //! that are.
 
@@ -12,6 +12,17 @@ use std::time::Instant;
 use super::config::Limits;
 
 const PEERS_MOST: usize = 4096;
+/// What a request takes out of a bucket: then a nanosecond's share of a rate is a whole number.
+const REQUEST: u64 = 1_000_000_000;
+
+/// As whom somebody at this address counts. Who has one address of IPv6 has the 2^64 of its network.
+pub(super) fn counted(address: IpAddr) -> IpAddr {
+    const NETWORK: u128 = !0 << 64;
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
+        address => address,
+    }
+}
 
 /// Addresses, and what they have.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +36,7 @@ struct Table {
 
 #[derive(Clone, Copy, Debug)]
 struct Peer {
-    /// In thousandths.
+    /// Each request takes [`REQUEST`] of them.
     tokens: u64,
     filled: Instant,
     connections: usize,
@@ -45,7 +56,7 @@ impl Peers {
         if table.connections >= limits.connections {
             return None;
         }
-        let peer = table.known(peer, limits, Instant::now());
+        let peer = table.known(counted(peer), limits, Instant::now());
         let entry = table.peers.get_mut(&peer)?;
         if entry.connections >= limits.connections_of_peer {
             return None;
@@ -58,10 +69,10 @@ impl Peers {
     /// Whether this address may ask once more.
     pub(super) fn ask(&self, peer: IpAddr, limits: &Limits, now: Instant) -> bool {
         let mut table = self.table();
-        let peer = table.known(peer, limits, now);
+        let peer = table.known(counted(peer), limits, now);
         let Some(entry) = table.peers.get_mut(&peer) else { return false };
         entry.fill(limits, now);
-        let Some(left) = entry.tokens.checked_sub(1000) else { return false };
+        let Some(left) = entry.tokens.checked_sub(REQUEST) else { return false };
         entry.tokens = left;
         true
     }
@@ -80,7 +91,7 @@ impl Peers {
 impl Table {
     /// Under which address it is known.
     fn known(&mut self, peer: IpAddr, limits: &Limits, now: Instant) -> IpAddr {
-        let full = u64::from(limits.burst) * 1000;
+        let full = u64::from(limits.burst).saturating_mul(REQUEST);
         if !self.peers.contains_key(&peer) && self.peers.len() >= PEERS_MOST {
             self.peers.retain(|_, entry| {
                 entry.fill(limits, now);
@@ -99,9 +110,9 @@ impl Table {
 
 impl Peer {
     fn fill(&mut self, limits: &Limits, now: Instant) {
-        let passed = now.saturating_duration_since(self.filled).as_millis();
+        let passed = now.saturating_duration_since(self.filled).as_nanos();
         let more = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(u64::from(limits.rate));
-        self.tokens = self.tokens.saturating_add(more).min(u64::from(limits.burst) * 1000);
+        self.tokens = self.tokens.saturating_add(more).min(u64::from(limits.burst).saturating_mul(REQUEST));
         self.filled = now;
     }
 }
@@ -134,6 +145,25 @@ mod tests {
         assert!(!ask(499) && ask(500) && !ask(500));
         assert!(peers.ask(peer(2), &limits, start), "others are not affected");
         assert_eq!([ask(60_000), ask(60_000), ask(60_000), ask(60_000)], [true, true, true, false]);
+    }
+
+    /// However often a peer asks, nothing of its rate gets lost.
+    #[test]
+    fn a_peer_that_asks_often_has_its_rate() {
+        let limits = Limits { rate: 3000, burst: 10, ..Limits::default() };
+        let (peers, start) = (Peers::default(), Instant::now());
+        let ask = |number: u64| peers.ask(peer(1), &limits, start + Duration::from_micros(number * 250));
+        let granted = (0..8000).filter(|number| ask(*number)).count();
+        assert!((6000..=6010).contains(&granted), "{granted} in two seconds");
+    }
+
+    #[test]
+    fn who_counts_as_one() {
+        let counted = |text: &str| counted(text.parse().unwrap()).to_string();
+        assert_eq!(counted("10.0.0.1"), "10.0.0.1");
+        assert_eq!(counted("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("2001:db8:1:2::1"), counted("2001:db8:1:2:ffff::"));
     }
 
     #[test]

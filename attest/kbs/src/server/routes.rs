@@ -32,7 +32,7 @@ pub(super) async fn answer(service: &Arc<Service>, peer: IpAddr, request: Reques
     let started = Instant::now();
     let path = name(request.uri().path());
     let answer = if service.peers.ask(peer, &service.config.limits, started) {
-        respond(service, path, request).await
+        respond(service, (path, peer), request).await
     } else {
         service.metrics.throttled.fetch_add(1, Ordering::Relaxed);
         Err(Refusal::Rate)
@@ -61,11 +61,15 @@ fn name(path: &str) -> &'static str {
     }
 }
 
-async fn respond(service: &Arc<Service>, path: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn respond(
+    service: &Arc<Service>,
+    (path, peer): (&str, IpAddr),
+    request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
     match (path, request.method()) {
         ("auth", &Method::POST) => {
             let said = message(service, request.into_body(), AUTH_MOST).await?;
-            let (challenge, cookie) = service.auth(said).await?;
+            let (challenge, cookie) = service.auth(said, peer).await?;
             with_cookie(json(&challenge)?, &cookie)
         }
         ("attest", &Method::POST) => {
@@ -87,7 +91,7 @@ async fn respond(service: &Arc<Service>, path: &str, request: Request<Incoming>)
             let (secret, tier) = service.resource(name, credentials).await?;
             Ok(with_tier(json(&secret)?, tier))
         }
-        ("healthz", &Method::GET) => Ok(text("ok\n".into())),
+        ("healthz", &Method::GET) => service.check().await.map(|()| text("ok\n".into())),
         ("metrics", &Method::GET) => {
             let gauges = Gauges { sessions: service.store.live(), connections: service.peers.connections() };
             Ok(text(service.metrics.text(gauges)))

@@ -116,7 +116,7 @@ impl Bed {
         let guest = Guest::new();
         let parts = Parts {
             appraiser: Box::new(Judge::new(&guest, release)),
-            store: Store::open(&state, config.limits.sessions).unwrap(),
+            store: Store::open(&state, config.limits.most_sessions()).unwrap(),
             tokens: Tokens::open(&state, config.token).unwrap(),
             resources: Resources::open(&resources, config.limits.resource_bytes).unwrap(),
             tls,

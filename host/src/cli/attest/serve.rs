@@ -309,6 +309,7 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
         rate: args.rate,
         burst: args.rate.saturating_mul(10),
         sessions: args.max_sessions,
+        sessions_of_peer: args.max_sessions.div_ceil(4),
         ..Limits::default()
     };
     let token = Duration::from_secs(args.token_time);
@@ -320,7 +321,7 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
     let parts = Parts {
         appraiser: Box::new(appraiser),
-        store: Store::open(&args.state, limits.sessions)?,
+        store: Store::open(&args.state, limits.most_sessions())?,
         tokens: Tokens::open(&args.state, token)?,
         resources,
         tls: tls.map(|(certificates, key)| tls::server_config(certificates, key)).transpose()?,

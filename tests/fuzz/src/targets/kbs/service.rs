@@ -129,7 +129,7 @@ impl Bed {
         let judge = Arc::new(Judge::default());
         let parts = Parts {
             appraiser: Box::new(Shared(judge.clone())),
-            store: Store::open(state.path(), config.limits.sessions).unwrap(),
+            store: Store::open(state.path(), config.limits.most_sessions()).unwrap(),
             tokens: Tokens::open(state.path(), config.token).unwrap(),
             resources: Resources::open(&vectors(), config.limits.resource_bytes).unwrap(),
             tls: None,
