@@ -42,12 +42,14 @@ const MESSAGE: &[u8] = b"the kernel is truncated";
 struct Launched {
     bed: Bed,
     firmware: Vec<u8>,
+    /// What it has signed, if that is nothing that it was asked for.
+    signs: Option<[u8; 64]>,
 }
 
 impl Launched {
     /// As a run with these arguments launches it.
     fn new(words: &[&str], firmware: &[u8]) -> Self {
-        Self { bed: run_with(words), firmware: firmware.to_vec() }
+        Self { bed: run_with(words), firmware: firmware.to_vec(), signs: None }
     }
 
     fn firmware(&self) -> Firmware<'_> {
@@ -83,7 +85,8 @@ impl EvidenceSource for Launched {
     }
 
     fn evidence(&mut self, report_data: &[u8; 64]) -> Result<Evidence, SourceError> {
-        let ask = Step::Report { secrets: gmem::Gpa(abi::SNP_SECRETS), data: *report_data, certificates: None };
+        let data = self.signs.unwrap_or(*report_data);
+        let ask = Step::Report { secrets: gmem::Gpa(abi::SNP_SECRETS), data, certificates: None };
         self.bed.script(0, [ask, Step::Terminate(NOT_BUILT)]);
         let (report, events) = self.bed.try_run_with(self.firmware());
         assert!(report.unwrap().teardown.is_clean());
@@ -200,4 +203,8 @@ fn one_launch_a_secret_for_the_predicted_guest_only() {
     let told = refused(launched(&other, firmware), Some(log));
     let not_its_own = format!("{unexplained}, launch: not explained: the log comes to launch digest ");
     assert!(told.starts_with(&not_its_own), "{told}");
+    // Whose report answers another question is told nothing of its launch.
+    let log = launched(&other, firmware).log();
+    let told = refused(Launched { signs: Some([7; 64]), ..launched(&other, firmware) }, Some(log));
+    assert_eq!(told, format!("{unexplained}, reference.report-data"));
 }

@@ -18,6 +18,7 @@ use attest_kbs::store::{Store, StoreError};
 use attest_kbs::token::{KeyFileError, Tokens};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::references::{CollateralArgs, QuoteReferenceArgs, ReferenceArgs};
 use super::verify::RootName;
@@ -155,7 +156,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(4096..))]
     pub max_body: u32,
 
-    /// How many sessions there may be at once
+    /// How many sessions there may be at once; one address has at most a quarter of them
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_sessions: u64,
 
@@ -316,6 +317,7 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     let config = Config { challenge: Duration::from_secs(args.challenge_time), token, limits };
     let state = |source| ServeError::State { path: args.state.clone(), source };
     make_private(&args.state).map_err(state)?;
+    allow_descriptors(args.max_connections);
     let resources = Resources::open(&args.resources, limits.resource_bytes);
     let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
@@ -327,6 +329,25 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
         tls: tls.map(|(certificates, key)| tls::server_config(certificates, key)).transpose()?,
     };
     Server::bind(args.listen, config, parts).map_err(|source| ServeError::Listen { address: args.listen, source })
+}
+
+/// Lets so many connections be open at once, and what is read for them.
+fn allow_descriptors(connections: u32) {
+    let limit = getrlimit(Resource::Nofile);
+    // Few things are read at once, however many wait for them.
+    let wanted = u64::from(connections) + 64;
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |most| wanted.min(most));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+    if current < wanted || raised.is_err() {
+        tracing::warn!(
+            limit = limit.maximum.unwrap_or(current),
+            wanted,
+            "the limit on open files may be too low for --max-connections"
+        );
+    }
 }
 
 /// A directory for nobody else, if there is none.
