@@ -103,8 +103,8 @@ impl Bed {
         Self::serve(config, release, None)
     }
 
-    pub(crate) fn with_tls(tls: Arc<ServerConfig>) -> Self {
-        Self::serve(Config::default(), Release::All, Some(tls))
+    pub(crate) fn with_tls(config: Config, tls: Arc<ServerConfig>) -> Self {
+        Self::serve(config, Release::All, Some(tls))
     }
 
     fn serve(config: Config, release: Release, tls: Option<Arc<ServerConfig>>) -> Self {

@@ -75,6 +75,28 @@ fn no_silent_trust_slow_peers_are_cut_off() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
+/// Who does not take what he asked for loses the connection as well.
+#[test]
+fn no_silent_trust_who_does_not_listen_is_cut_off() {
+    let time = Duration::from_millis(700);
+    let bed = with(Limits { connection_time: time, rate: 1_000_000, burst: 1_000_000, ..Limits::default() });
+    let mut deaf = bed.connect();
+    deaf.set_nonblocking(true).unwrap();
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: k\r\n\r\n".repeat(1000);
+    let began = Instant::now();
+    // Until nothing more goes in: what is answered fills what lies between.
+    while began.elapsed() < time / 2 {
+        if deaf.write(&ask).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let is_free = || bed.get("/metrics").lines().any(|line| line == "tenure_kbs_connections 1");
+    while !is_free() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is still held");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn no_silent_trust_a_peer_has_its_rate() {
     let bed = with(Limits { rate: 1, burst: 5, ..Limits::default() });
@@ -104,8 +126,9 @@ fn no_silent_trust_connections_have_places() {
 fn no_silent_trust_sessions_have_places() {
     let bed = with(Limits { sessions: 2, ..Limits::default() });
     let body = br#"{"version":"0.4.0","tee":"snp","extra-params":""}"#;
-    let statuses = [(); 3].map(|()| bed.http().request("POST", AUTH, &[], Some(body)).unwrap().status);
-    assert_eq!(statuses, [200, 200, 503]);
+    let statuses = |bed: &Bed| [(); 3].map(|()| bed.http().request("POST", AUTH, &[], Some(body)).unwrap().status);
+    assert_eq!(statuses(&bed), [200, 200, 503]);
+    assert_eq!(statuses(&with(Limits { sessions_of_peer: 2, ..Limits::default() })), [200, 200, 429]);
 }
 
 /// Nothing but a resource is a resource, however it is written.

@@ -1,11 +1,16 @@
 //! Promise: with TLS a guest knows who answers, by the one authority that it names. The files in `tls/` are for this
 //! alone; their authority's key was thrown away.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use attest_kbs::client::http::Http;
 use attest_kbs::client::tls::{self, Url};
 use attest_kbs::client::{ClientError, Session};
+use attest_kbs::server::config::{Config, Limits};
+use rustls::ServerConfig;
 
 use crate::bed::{Bed, RESOURCE, SECRET};
 
@@ -13,9 +18,13 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flow/tls").join(name)
 }
 
+fn server() -> Arc<ServerConfig> {
+    tls::server_config(&file("server.pem"), &file("server.key")).unwrap()
+}
+
 #[test]
 fn no_silent_trust_who_answers_is_known() {
-    let bed = Bed::with_tls(tls::server_config(&file("server.pem"), &file("server.key")).unwrap());
+    let bed = Bed::with_tls(Config::default(), server());
     let url: Url = format!("https://{}", bed.address).parse().unwrap();
     let attest = |authority: &str| {
         let stream = tls::connect(&url, Some(&file(authority))).unwrap();
@@ -27,4 +36,30 @@ fn no_silent_trust_who_answers_is_known() {
     assert!(tls::connect(&url, Some(&file("nothing.pem"))).is_err());
     // Who speaks plainly gets no answer.
     assert!(bed.http().request("GET", "/healthz", &[], None).is_err());
+}
+
+/// Slow loris: who greets and says no more, or slowly, loses the connection, and its place.
+#[test]
+fn no_silent_trust_a_slow_handshake_is_cut_off() {
+    let limits = Limits { header_time: Duration::from_millis(500), connections_of_peer: 4, ..Limits::default() };
+    let bed = Bed::with_tls(Config { limits, ..Config::default() }, server());
+    let began = Instant::now();
+    let mut slow: Vec<_> = (0..4).map(|_| bed.connect()).collect();
+    // The head of a handshake record of 512 bytes.
+    for stream in &mut slow {
+        stream.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
+    }
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(100));
+        for stream in &mut slow {
+            let _ = stream.write_all(&[1]);
+        }
+    }
+    for mut stream in slow {
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let url: Url = format!("https://{}", bed.address).parse().unwrap();
+    let stream = tls::connect(&url, Some(&file("ca.pem"))).unwrap();
+    assert_eq!(Http::new(stream, &url.authority()).request("GET", "/healthz", &[], None).unwrap().status, 200);
 }
