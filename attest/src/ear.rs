@@ -259,6 +259,12 @@ impl Ear {
         }
     }
 
+    /// The number that makes the evidence fresh, as it was given to [`Subject`]: whoever chose one compares it.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        &self.eat_nonce
+    }
+
     /// The guest's key, as JWK; null if nobody said so.
     #[must_use]
     pub const fn tee_pubkey(&self) -> &serde_json::Value {

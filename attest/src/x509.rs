@@ -46,6 +46,9 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const SALT_BYTES: u8 = 48;
 /// Bits of an authority's key.
 const RSA_BITS: usize = 4096;
+/// More extensions than any certificate of AMD's or Intel's has. Each is compared with all before it, and whoever sends a
+/// certificate says how many there are.
+const EXTENSIONS_MOST: usize = 64;
 
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +65,9 @@ pub enum CertificateError {
          with SHA-256"
     )]
     Algorithm,
+    /// More extensions than are read.
+    #[error("a certificate with {0} extensions; none has more than {EXTENSIONS_MOST}")]
+    Extensions(usize),
     /// The same extension twice.
     #[error("a certificate with two extensions {0}")]
     Twice(ObjectIdentifier),
@@ -196,6 +202,9 @@ impl<'a> Certificate<'a> {
 
     fn check_extensions(&self) -> Result<(), CertificateError> {
         let extensions = self.fields.extensions().map_or(&[][..], Vec::as_slice);
+        if extensions.len() > EXTENSIONS_MOST {
+            return Err(CertificateError::Extensions(extensions.len()));
+        }
         for (index, extension) in extensions.iter().enumerate() {
             let id = extension.extn_id;
             if extensions.iter().take(index).any(|earlier| earlier.extn_id == id) {

@@ -22,6 +22,7 @@ use tenure_silicon::report::EndorsementKey;
 /// Where a report has what the tests forge (firmware ABI specification 56860, "Attestation Report").
 const FLAGS: usize = 0x48;
 const AUTHOR_KEY_ENABLED: u8 = 1;
+const CHIP_ID: Range<usize> = 0x1a0..0x1e0;
 const ID_KEY_DIGEST: Range<usize> = 0xe0..0x110;
 
 /// Any guest on any product.
@@ -281,6 +282,27 @@ fn no_silent_trust_zeros_name_nobody() {
     let of_provider = Evidence::of(Config::new(Model::Genoa, [0x5e; 32]), EndorsementKey::Vlek);
     let chips = ReferenceValues { chips: vec![[0; 64]], ..ReferenceValues::default() };
     assert_eq!(nobody(of_provider, chips), ["reference.chip"]);
+}
+
+/// Law no-silent-trust: a provider's key is of no chip, so that a report that it signed names none, whatever stands where chips
+/// are named: the key's certificate binds none of it.
+#[test]
+fn no_silent_trust_a_providers_key_names_no_chip() {
+    for model in Model::ALL {
+        let of_chip = Evidence::new(model);
+        let chip: [u8; 64] = of_chip.report[CHIP_ID].try_into().unwrap();
+        let references = ReferenceValues { chips: vec![chip], ..ReferenceValues::default() };
+        assert_eq!(failed(&judge(&of_chip, &open(), &references)), [""; 0]);
+
+        let says_so = |report: &mut [u8]| report[CHIP_ID].copy_from_slice(&chip);
+        let of_provider = Evidence::forged_by(EndorsementKey::Vlek, model, says_so, |_| {});
+        let verified = verify(&of_provider.report, &of_provider.endorsements(), &of_provider.anchors(), NOW).unwrap();
+        assert_eq!((verified.evidence().chip_id(), verified.evidence().chip()), (&chip, None));
+        let appraisal = appraise(&verified, &open(), &references);
+        assert_eq!(failed(&appraisal), ["reference.chip"]);
+        let check = appraisal.checks().named("reference.chip").unwrap();
+        assert_eq!(check.actual, "none: the report names no chip");
+    }
 }
 
 fn policies() -> impl Strategy<Value = Policy> {

@@ -15,6 +15,8 @@
 //! | ASVK for ASK and back, Genoa's ASK for Milan's | `chain.intermediate`, `key.signature`, `key.product` | `real.rs` |
 //! | the VEK's last byte | `key.signature` | here |
 //! | a second before or after the VEK's time | `key.validity` | `real.rs` |
+//! | a certificate with 50,000 extensions | `key.certificate` | `limits.rs` |
+//! | a chip's identifier where a VLEK signed | `reference.chip` | `appraise.rs` |
 //! | another product's CRL, one that is over | `chain.revocation.list`, `chain.revocation.validity` | `real.rs` |
 //! | a bit of each expected value | `reference.…`, that one | here |
 //! | another VMPL | `policy.vmpl` | here |
@@ -27,10 +29,12 @@
 //! | types of certification data, lengths, TEE and key types, versions, bodies, trailing bytes | `quote.form` | `tdx/mutations.rs` |
 //! | a chain without its root, in another order | `chain.form`, `chain.root`, `chain.intermediate` | `tdx/mutations.rs` |
 //! | statements written in another way, signatures exchanged | `tcb-info.signature`, `qe-identity.signature` | `tdx/mutations.rs` |
+//! | statements without their chain | `tcb-info.signer`, `qe-identity.signer` | `tdx/mutations.rs` |
 //! | lists exchanged | `crl.root.signature`, `crl.pck.signature` | `tdx/mutations.rs` |
 //! | a second before the issue, after the next update | `tcb-info.validity`, `qe-identity.validity` | `tdx/mutations.rs` |
 //! | FMSPC of another platform | `tcb-info.platform` | `tdx/synthetic.rs`, `tdx/real.rs` |
 //! | the debug bit, set and signed, or cleared | `policy.debug`, `quote.signature` | `tdx/appraise.rs`, `tdx/mutations.rs` |
+//! | service TDs that no reference value names, now, first or later | `policy.service-td` | `src/tdx/appraise/tests.rs` |
 //! | a bit of expected MRTD, RTMRs, REPORT_DATA | `reference.…`, that one | `tdx/mutations.rs` |
 //!
 //! | of an event log | fails as | where |

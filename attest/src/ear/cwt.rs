@@ -30,11 +30,12 @@ const CRIT: i64 = 2;
 const ES384: i64 = -35;
 
 impl TokenSigner {
-    /// The result as a token in CBOR. Its nonce must be 8 to 64 bytes in base64url.
+    /// The result as a token in CBOR. Its nonce must be 8 to 64 bytes in base64url. What would not be read is not signed.
     pub fn sign_cwt(&self, ear: &Ear) -> Result<Vec<u8>, TokenError> {
         let claims = serde_json::to_value(ear).map_err(TokenError::Claims)?;
         let claims = cbor::write(&claims, Place::Ear).map_err(TokenError::Cwt)?;
-        self.seal(&claims).ok_or(TokenError::Cwt("memory does not take what is written"))
+        let token = self.seal(&claims).ok_or(TokenError::Cwt("memory does not take what is written"))?;
+        if token.len() > MOST { Err(TokenError::TooLong(token.len())) } else { Ok(token) }
     }
 
     fn seal(&self, claims: &[u8]) -> Option<Vec<u8>> {

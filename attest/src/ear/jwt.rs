@@ -60,6 +60,9 @@ pub enum TokenError {
         /// The moment.
         now: UnixTime,
     },
+    /// More than anybody reads.
+    #[error("the token would have {0} bytes, and none of more than {MOST} is read")]
+    TooLong(usize),
     /// No key could be made of this.
     #[error("the token's key is no private key on P-384")]
     Key,
@@ -103,14 +106,15 @@ impl TokenSigner {
         TokenKey(*self.0.verifying_key())
     }
 
-    /// The result as a token; its header has the key for others.
+    /// The result as a token; its header has the key for others. What would not be read is not signed.
     pub fn sign(&self, ear: &Ear) -> Result<String, TokenError> {
         let header = json!({ "alg": ALGORITHM, "typ": "JWT", "jwk": self.key().jwk() });
         let claims = serde_json::to_vec(ear).map_err(TokenError::Claims)?;
         let header = Base64UrlUnpadded::encode_string(header.to_string().as_bytes());
         let signed = format!("{header}.{}", Base64UrlUnpadded::encode_string(&claims));
         let signature: Signature = self.0.sign(signed.as_bytes());
-        Ok(format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature.to_bytes())))
+        let token = format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature.to_bytes()));
+        if token.len() > MOST { Err(TokenError::TooLong(token.len())) } else { Ok(token) }
     }
 }
 
@@ -175,6 +179,29 @@ mod tests {
             let found = signer(7).key().read(&token, UnixTime::from_secs(now));
             assert!(matches!(found, Err(TokenError::Expired { .. })), "{found:?}");
         }
+    }
+
+    /// Promise: what is signed can be read. Claims have no length of their own.
+    #[test]
+    fn nothing_is_signed_that_is_too_long_to_be_read() {
+        let of = |bytes| Ear { resources: json!("r".repeat(bytes)), ..ear() };
+        let length = |bytes| signer(7).sign(&of(bytes)).map(|token| token.len());
+        let one = length(0).unwrap();
+        // Base64 has four characters for three bytes.
+        let most = (MOST - one) / 4 * 3;
+        let token = signer(7).sign(&of(most - 3)).unwrap();
+        assert!(token.len() > MOST - 16 && signer(7).key().read(&token, NOW).unwrap() == of(most - 3));
+        for bytes in [most + 4, 2 * MOST] {
+            let refused = signer(7).sign(&of(bytes)).unwrap_err();
+            assert!(matches!(refused, TokenError::TooLong(length) if length > MOST), "{refused}");
+        }
+    }
+
+    /// no-silent-trust: whoever has the token finds the number in it that makes the evidence fresh.
+    #[test]
+    fn no_silent_trust_nonces_can_be_compared() {
+        let token = signer(7).sign(&ear()).unwrap();
+        assert_eq!(signer(7).key().read(&token, NOW).unwrap().nonce(), "n");
     }
 
     /// no-silent-trust: nobody else's key, no other algorithm and nothing changed will do.

@@ -33,6 +33,10 @@ const ASK: [u8; 16] = 0x4ab7_b379_bbac_4fe4_a02f_05ae_f327_c782_u128.to_be_bytes
 const ARK: [u8; 16] = 0xc0b4_06a4_a803_4952_9743_3fb6_014c_d0ae_u128.to_be_bytes();
 const CRL: [u8; 16] = 0x92f8_1bc3_5811_4d3d_97ff_d19f_88dc_67ea_u128.to_be_bytes();
 
+/// More rows than any host has certificates for: there are five kinds. Each kind is looked for among all before it, and the
+/// host says how many there are.
+const ROWS_MOST: usize = 64;
+
 /// A row; one of zeros ends the table.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -51,6 +55,9 @@ pub enum TableError {
         /// Rows there are.
         rows: usize,
     },
+    /// More certificates than are read.
+    #[error("the table has more than {ROWS_MOST} certificates")]
+    Rows,
     /// A certificate that isn't there.
     #[error(
         "the {kind} is at offset {offset:#x} with {length:#x} bytes; it must lie after the table, which ends at \
@@ -107,6 +114,9 @@ impl<'a> CertificateTable<'a> {
             rest = after;
             if row.guid == [0; 16] && row.offset.get() == 0 && row.length.get() == 0 {
                 break;
+            }
+            if rows.len() == ROWS_MOST {
+                return Err(TableError::Rows);
             }
             rows.push(row);
         }

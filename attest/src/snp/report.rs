@@ -338,16 +338,17 @@ impl<'a> Report<'a> {
         (self.version() >= 3).then_some(Processor { family, model, stepping })
     }
 
-    /// The chip; zeros if it is masked, or a VLEK signed.
+    /// CHIP_ID, which is zeros if it is masked. What it is if a VLEK signed is nobody's to check: see [`Self::chip`].
     #[must_use]
     pub fn chip_id(&self) -> &'a [u8; 64] {
         &self.0.chip_id
     }
 
-    /// The same, if the report says it.
+    /// The chip, if the report names one that its key belongs to. A VLEK is a provider's and of no chip, so that no chip stands
+    /// for what a report says that it signed.
     #[must_use]
     pub fn chip(&self) -> Option<&'a [u8; 64]> {
-        not_zeros(&self.0.chip_id)
+        not_zeros(&self.0.chip_id).filter(|_| self.signing_key() == SigningKey::Vcek)
     }
 
     /// The firmware that runs.

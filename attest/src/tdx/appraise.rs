@@ -75,7 +75,8 @@ pub struct ReferenceValues {
     pub mr_owner_config: Option<[u8; 48]>,
     /// What the guest must have had signed.
     pub report_data: Option<[u8; 64]>,
-    /// Sets of service TDs, any of which will do. To name one is to allow it.
+    /// Sets of service TDs, any of which will do. To name one that is not zeros is to allow it, and no other: that others can
+    /// be bound later (SERVTD_EXT) is the policy's to allow.
     pub mr_service_tds: Vec<[u8; 48]>,
 }
 
@@ -207,14 +208,38 @@ impl Judge<'_> {
         ] {
             self.checks.permit(id, self.policy.allows(allowance), there, advisory);
         }
-        let current = quote.extension().map(|extension| &extension.current_service_tds);
-        let digests = [quote.mr_service_td(), current];
-        let bound = attributes.service_td_extension() || digests.into_iter().flatten().any(|digest| *digest != [0; 48]);
-        let allowed = self.policy.allows(Allowance::ServiceTd) || !self.references.mr_service_tds.is_empty();
-        let wanted = if allowed { "there or not, as the policy or a reference value allows it" } else { "not there" };
-        self.checks.require(SERVICE_TD, allowed || !bound, wanted, if bound { "there" } else { "not there" });
+        self.service_tds();
         self.bits(ATTRIBUTES, self.policy.td_attributes, attributes.bits());
         self.bits(XFAM, self.policy.xfam, quote.xfam());
+    }
+
+    /// That nothing is bound to the guest, or what the policy allows, or a reference value names: that excuses a digest of its
+    /// own value, wherever it stands, and nothing else. Intel's quoting enclave writes MR_SERVICETD again as what was bound
+    /// first, so that whoever names it has named both.
+    fn service_tds(&mut self) {
+        let extension = self.quote.extension();
+        let digests = [
+            self.quote.mr_service_td(),
+            extension.map(|extension| &extension.initial_service_tds),
+            extension.map(|extension| &extension.current_service_tds),
+        ];
+        let mut bound = digests.into_iter().flatten().filter(|digest| **digest != [0; 48]);
+        let is_any = bound.clone().next().is_some();
+        let is_other = bound.any(|digest| !self.references.mr_service_tds.contains(digest));
+        let is_extensible = self.quote.td_attributes().service_td_extension();
+        let is_allowed = self.policy.allows(Allowance::ServiceTd);
+        let wanted = match (is_allowed, &self.references.mr_service_tds[..]) {
+            (true, _) => "there or not, as the policy allows it",
+            (false, []) => "not there",
+            (false, _) => "not there, or of what a reference value names",
+        };
+        let found = match (is_other, is_extensible, is_any) {
+            (true, _, _) => "there",
+            (false, true, _) => "possible at any time (SERVTD_EXT)",
+            (false, false, true) => "of what a reference value names",
+            (false, false, false) => "not there",
+        };
+        self.checks.require(SERVICE_TD, is_allowed || !(is_other || is_extensible), wanted, found);
     }
 
     fn bits(&mut self, id: CheckId, wanted: Bits, found: u64) {

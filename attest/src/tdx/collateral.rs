@@ -135,15 +135,15 @@ pub(crate) struct Level {
     pub(crate) advisories: Vec<String>,
 }
 
-/// Versions of a platform's components. Their order is that of levels, too.
+/// Versions of a platform's components. Their order here is that of levels, too, as Intel's library has it.
 #[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Versions {
     #[serde(rename = "sgxtcbcomponents")]
     pub(crate) sgx: [Component; 16],
-    #[serde(rename = "tdxtcbcomponents")]
-    pub(crate) tdx: [Component; 16],
     #[serde(rename = "pcesvn")]
     pub(crate) pce_svn: u16,
+    #[serde(rename = "tdxtcbcomponents")]
+    pub(crate) tdx: [Component; 16],
 }
 
 /// A component's version.

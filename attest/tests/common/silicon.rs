@@ -67,19 +67,37 @@ impl Evidence {
 
     /// The usual one of this model.
     pub fn new(model: Model) -> Evidence {
-        static USUAL: [OnceLock<Evidence>; 3] = [const { OnceLock::new() }; 3];
-        let usual = || Evidence::of(Config::new(model, [0x5e; 32]), EndorsementKey::Vcek);
-        USUAL[index(model)].get_or_init(usual).clone()
+        Evidence::usual(EndorsementKey::Vcek, model)
+    }
+
+    fn usual(kind: EndorsementKey, model: Model) -> Evidence {
+        static OF_CHIPS: [OnceLock<Evidence>; 3] = [const { OnceLock::new() }; 3];
+        static OF_PROVIDERS: [OnceLock<Evidence>; 3] = [const { OnceLock::new() }; 3];
+        let usual = match kind {
+            EndorsementKey::Vcek => &OF_CHIPS,
+            EndorsementKey::Vlek => &OF_PROVIDERS,
+        };
+        usual[index(model)].get_or_init(|| Evidence::of(Config::new(model, [0x5e; 32]), kind)).clone()
     }
 
     /// The report changed and the certificate saying something else, both signed as they should be.
     pub fn forged(model: Model, change: impl FnOnce(&mut [u8]), say: impl FnOnce(&mut VekSubject)) -> Evidence {
-        let mut evidence = Evidence::new(model);
+        Evidence::forged_by(EndorsementKey::Vcek, model, change, say)
+    }
+
+    /// The same with this kind of key.
+    pub fn forged_by(
+        kind: EndorsementKey,
+        model: Model,
+        change: impl FnOnce(&mut [u8]),
+        say: impl FnOnce(&mut VekSubject),
+    ) -> Evidence {
+        let mut evidence = Evidence::usual(kind, model);
         let key = KeyPair::from_seed([3; 32]);
         change(&mut evidence.report);
         let signature = key.sign(&evidence.report[..0x2a0]);
         evidence.report[0x2a0..0x2a0 + signature.len()].copy_from_slice(&signature);
-        let mut subject = evidence.platform.inspect(|_, psp| psp.vek_subject(EndorsementKey::Vcek)).unwrap();
+        let mut subject = evidence.platform.inspect(|_, psp| psp.vek_subject(kind)).unwrap();
         subject.public_point = key.public_point();
         say(&mut subject);
         static AUTHORITIES: [OnceLock<Authority>; 3] = [const { OnceLock::new() }; 3];

@@ -70,9 +70,24 @@ fn a_token_is_a_cose_message() {
     assert_eq!(token[..8], hex("d2 84 44 a1013822 a0"));
     assert_eq!(token[token.len() - 98..][..2], hex("5860"));
     assert_eq!(signer(7).key().read_cwt(&token, NOW).unwrap(), ear());
+    assert_eq!(ear().nonce(), "bm9uY2Utbm9uY2U");
     for now in [NOW.as_secs() - 1, NOW.as_secs() + 60] {
         let found = signer(7).key().read_cwt(&token, UnixTime::from_secs(now));
         assert!(matches!(found, Err(TokenError::Expired { .. })), "{found:?}");
+    }
+}
+
+/// Promise: what is signed can be read. Claims have no length of their own.
+#[test]
+fn nothing_is_signed_that_is_too_long_to_be_read() {
+    let of = |bytes: usize| Ear { resources: json!("r".repeat(bytes)), ..ear() };
+    let rest = signer(7).sign_cwt(&of(MOST / 2)).unwrap().len() - MOST / 2;
+    let longest = of(MOST - rest);
+    let token = signer(7).sign_cwt(&longest).unwrap();
+    assert_eq!((token.len(), signer(7).key().read_cwt(&token, NOW).unwrap()), (MOST, longest));
+    for bytes in [MOST - rest + 1, 2 * MOST] {
+        let refused = signer(7).sign_cwt(&of(bytes)).unwrap_err();
+        assert!(matches!(refused, TokenError::TooLong(length) if length == bytes + rest), "{refused}");
     }
 }
 

@@ -17,6 +17,9 @@ const MODULE_ATTRIBUTES_AT: usize = BODY + 112;
 const SVN_AT: usize = BODY;
 const SVN2_AT: usize = BODY + 584;
 const SERVICE_TD_AT: usize = BODY + 600;
+/// And in a body that is extended: what was bound when the guest was made, and what is bound now.
+const FIRST_SERVICE_TDS_AT: usize = BODY + 648 + 81;
+const CURRENT_SERVICE_TDS_AT: usize = BODY + 648 + 181;
 
 fn open() -> Policy {
     let mut policy = Policy::default();
@@ -24,12 +27,21 @@ fn open() -> Policy {
     policy
 }
 
-/// What fails of a quote of TDX 1.5 with this at that place.
-fn changed(at: usize, byte: u8, policy: &Policy, references: &ReferenceValues) -> Vec<&'static str> {
+/// A quote of TDX 1.5.
+fn td15() -> Vec<u8> {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/tdx/attest/synthetic");
-    let mut quote = std::fs::read(vectors.join("v5-relaunch-advised.quote")).unwrap();
+    std::fs::read(vectors.join("v5-relaunch-advised.quote")).unwrap()
+}
+
+/// What fails of it with this at that place.
+fn changed(at: usize, byte: u8, policy: &Policy, references: &ReferenceValues) -> Vec<&'static str> {
+    let mut quote = td15();
     quote[at] = byte;
-    let quote = Quote::parse(&quote).unwrap();
+    failed(&quote, policy, references)
+}
+
+fn failed(quote: &[u8], policy: &Policy, references: &ReferenceValues) -> Vec<&'static str> {
+    let quote = Quote::parse(quote).unwrap();
     let appraisal = appraise(&Endorsed::assumed_verified(quote), policy, references);
     assert_eq!(appraisal.valid_until(), UnixTime::from_secs(9));
     appraisal.checks().failed().map(|check| check.id.name()).collect()
@@ -72,14 +84,63 @@ fn no_silent_trust_service_tds() {
     policy.allow.insert(Allowance::ServiceTd);
     assert_eq!(fails(SERVICE_TD_AT, 1, &policy), [""; 0]);
     assert_eq!(fails(ATTRIBUTES_AT + 2, extensible, &policy), [""; 0]);
-    let mut bound = [0; 48];
-    bound[0] = 1;
-    let references = |mr_service_tds: &[[u8; 48]]| ReferenceValues {
-        mr_service_tds: mr_service_tds.into(),
-        ..ReferenceValues::default()
-    };
-    assert_eq!(changed(SERVICE_TD_AT, 1, &open(), &references(&[[2; 48], bound])), [""; 0]);
-    assert_eq!(changed(SERVICE_TD_AT, 2, &open(), &references(&[bound])), ["reference.service-td"]);
+    let references = |bytes: &[u8]| bound_to(bytes.iter().copied());
+    assert_eq!(changed(SERVICE_TD_AT, 1, &open(), &references(&[2, 1])), [""; 0]);
+    assert_eq!(changed(SERVICE_TD_AT, 2, &open(), &references(&[1])), ["policy.service-td", "reference.service-td"]);
+    assert_eq!(changed(SERVICE_TD_AT, 2, &policy, &references(&[1])), ["reference.service-td"]);
+}
+
+/// Values for MR_SERVICETD that begin with these bytes.
+fn bound_to(bytes: impl Iterator<Item = u8>) -> ReferenceValues {
+    let digest = |first| core::array::from_fn(|index| if index == 0 { first } else { 0 });
+    ReferenceValues { mr_service_tds: bytes.map(digest).collect(), ..ReferenceValues::default() }
+}
+
+/// no-silent-trust: a value that is expected excuses what it names and nothing else, so that no verdict is laxer with it than
+/// without. Whoever expects that nothing is bound has not allowed that something may be.
+#[test]
+fn no_silent_trust_to_name_a_service_td_allows_no_other() {
+    let extensible = 1 << 1;
+    let mut policy = open();
+    policy.allow.insert(Allowance::ServiceTd);
+    for (expected, there) in [(0, 0), (1, 1)] {
+        let references = bound_to([expected].into_iter());
+        assert_eq!(changed(SERVICE_TD_AT, there, &open(), &references), [""; 0]);
+        // Others may be bound at any time.
+        let mut quote = td15();
+        (quote[SERVICE_TD_AT], quote[ATTRIBUTES_AT + 2]) = (there, extensible);
+        assert_eq!(failed(&quote, &open(), &references), ["policy.service-td"], "{expected}");
+        assert_eq!(failed(&quote, &policy, &references), [""; 0], "{expected}");
+    }
+    // What is bound now, and was first, stands beside it in an extended body.
+    for at in [CURRENT_SERVICE_TDS_AT, FIRST_SERVICE_TDS_AT] {
+        for (expected, first, there, fails) in [
+            (&[][..], 0, 1, &["policy.service-td"][..]),
+            (&[1], 1, 1, &[]),
+            (&[1, 2], 1, 2, &[]),
+            (&[1], 1, 2, &["policy.service-td"]),
+            (&[1], 1, 0, &[]),
+            (&[0], 0, 1, &["policy.service-td"]),
+            (&[0, 1], 0, 1, &[]),
+        ] {
+            let mut quote = extended();
+            (quote[SERVICE_TD_AT], quote[at]) = (first, there);
+            let references = bound_to(expected.iter().copied());
+            assert_eq!(failed(&quote, &open(), &references), fails, "{at:#x}: {expected:?}, {first}, {there}");
+            assert_eq!(failed(&quote, &policy, &references), [""; 0], "{at:#x}: {expected:?}, {first}, {there}");
+        }
+    }
+}
+
+/// A real quote with an extended body, on whose guest nothing is bound.
+fn extended() -> Vec<u8> {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/tdx/attest/real");
+    let mut quote = std::fs::read(vectors.join("v5-td15ex.quote")).unwrap();
+    for at in [SERVICE_TD_AT, FIRST_SERVICE_TDS_AT, CURRENT_SERVICE_TDS_AT] {
+        quote[at..at + 48].fill(0);
+    }
+    assert_eq!(failed(&quote, &open(), &ReferenceValues::default()), [""; 0]);
+    quote
 }
 
 /// Pitfall: the TDX module has a signer and attributes, too, and masks say which bits of anything count.

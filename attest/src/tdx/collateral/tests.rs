@@ -20,6 +20,27 @@ fn levels_have_the_order_of_their_versions() {
     assert_eq!(versions(&turned), versions(&best_first));
 }
 
+/// Of levels whose SGX components are the same, the one with the higher PCESVN comes first, whatever its TDX components are
+/// and wherever it stands: Intel's library sorts them so, and so does `dcap-qvl`.
+#[test]
+fn levels_with_a_higher_pcesvn_come_before_those_with_higher_tdx_components() {
+    let mut value: serde_json::Value = serde_json::from_str(&synthetic("tcb_info")).unwrap();
+    let any = value["tcbLevels"][0].clone();
+    let level = |pce_svn: u16, tdx: u8| {
+        let mut level = any.clone();
+        level["tcb"]["pcesvn"] = pce_svn.into();
+        level["tcb"]["tdxtcbcomponents"][2]["svn"] = tdx.into();
+        level
+    };
+    let [of_pce, of_tdx] = [level(13, 1), level(11, 9)];
+    for levels in [[&of_pce, &of_tdx], [&of_tdx, &of_pce]] {
+        value["tcbLevels"] = levels.into_iter().cloned().collect();
+        let info = TcbInfo::parse(value.to_string().as_bytes()).unwrap();
+        let found: Vec<_> = info.tcb_levels.iter().map(|level| (level.tcb.pce_svn, level.tcb.tdx[2].svn)).collect();
+        assert_eq!(found, [(13, 1), (11, 9)]);
+    }
+}
+
 /// no-silent-trust: fields that are missing, there twice, of another form or of a meaning that is not known.
 #[test]
 fn no_silent_trust_tcb_info_that_is_none() {
