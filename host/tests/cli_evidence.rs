@@ -223,6 +223,11 @@ fn collateral_comes_in_every_form_in_which_it_is_served() {
     assert_eq!((code, failed(&verdict)), (2, vec!["tcb-info.signature"]));
     let (code, verdict) = parts("pcs/tcbInfo.json", "pcs/rootCaCrl.der");
     assert_eq!((code, failed(&verdict)), (0, vec![]));
+    // Without the chain of who signed them, nothing is wrong with statements that a later chain could not show to be good.
+    fs::remove_file(party.path("pcs/tcbSignChain.pem")).unwrap();
+    let (code, verdict) = judge(&["--collateral", "pcs"]);
+    assert_eq!((code, failed(&verdict)), (3, vec!["tcb-info.signer", "qe-identity.signer"]));
+    party.write("pcs/tcbSignChain.pem", text("tcb_info_issuer_chain"));
     for (args, code, expected) in [
         (["--collateral", "quote"], 2, "error: collateral `quote` is not UTF-8\n"),
         (
