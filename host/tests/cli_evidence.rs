@@ -254,6 +254,9 @@ fn no_silent_trust_event_logs_of_others() {
     let judge = |args: &[&str]| party.verdict(&[&given[..], &THEN, args].concat());
     let (code, verdict) = judge(&["--event-log", "log"]);
     assert_eq!((code, failed(&verdict)), (2, vec!["log.rtmr0", "log.rtmr1", "log.rtmr2"]));
+    assert_eq!((&verdict["verdict"], &verdict["fault"]), (&"not-met".into(), &"evidence".into()));
+    let line = verdict["line"].as_str().unwrap();
+    assert!(line.starts_with("FAIL: genuine, but its event log does not hold: 3 of "), "{line}");
     assert_eq!(verdict["event_log"]["events"].as_array().unwrap().len(), 43);
     let (code, verdict) = judge(&[]);
     let skipped = |name: &str| {
