@@ -28,7 +28,7 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
-    /// `attest`: evidence is malformed, or a signature or the chain does not hold.
+    /// `attest`: evidence is malformed, or a signature, the chain or an event log does not hold.
     pub const EVIDENCE_INVALID: Self = Self::NotCapable;
     /// `attest`: what evidence is verified with is missing or out of date.
     pub const COLLATERAL: Self = Self::LaunchFailed;
@@ -60,7 +60,9 @@ impl ExitCode {
                 "did what was asked; attest: everything passed; run: guest ended or was stopped, teardown clean"
             }
             Self::Usage => "usage, configuration, or input/output",
-            Self::NotCapable => "audit, check, run, selftest: host or platform not capable; attest: not genuine",
+            Self::NotCapable => {
+                "audit, check, run, selftest: host or platform not capable; attest: evidence or log not genuine"
+            }
             Self::LaunchFailed => "run: launch failed; attest: certificates or lists missing or out of date",
             Self::GuestCrashed => "run: guest crashed; attest: revoked",
             Self::TeardownNotClean => "run, selftest: something of a guest may be left; attest: not what is wanted",

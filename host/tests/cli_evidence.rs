@@ -223,6 +223,11 @@ fn collateral_comes_in_every_form_in_which_it_is_served() {
     assert_eq!((code, failed(&verdict)), (2, vec!["tcb-info.signature"]));
     let (code, verdict) = parts("pcs/tcbInfo.json", "pcs/rootCaCrl.der");
     assert_eq!((code, failed(&verdict)), (0, vec![]));
+    // Without the chain of who signed them, nothing is wrong with statements that a later chain could not show to be good.
+    fs::remove_file(party.path("pcs/tcbSignChain.pem")).unwrap();
+    let (code, verdict) = judge(&["--collateral", "pcs"]);
+    assert_eq!((code, failed(&verdict)), (3, vec!["tcb-info.signer", "qe-identity.signer"]));
+    party.write("pcs/tcbSignChain.pem", text("tcb_info_issuer_chain"));
     for (args, code, expected) in [
         (["--collateral", "quote"], 2, "error: collateral `quote` is not UTF-8\n"),
         (
@@ -249,6 +254,9 @@ fn no_silent_trust_event_logs_of_others() {
     let judge = |args: &[&str]| party.verdict(&[&given[..], &THEN, args].concat());
     let (code, verdict) = judge(&["--event-log", "log"]);
     assert_eq!((code, failed(&verdict)), (2, vec!["log.rtmr0", "log.rtmr1", "log.rtmr2"]));
+    assert_eq!((&verdict["verdict"], &verdict["fault"]), (&"not-met".into(), &"evidence".into()));
+    let line = verdict["line"].as_str().unwrap();
+    assert!(line.starts_with("FAIL: genuine, but its event log does not hold: 3 of "), "{line}");
     assert_eq!(verdict["event_log"]["events"].as_array().unwrap().len(), 43);
     let (code, verdict) = judge(&[]);
     let skipped = |name: &str| {

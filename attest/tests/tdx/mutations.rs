@@ -2,6 +2,7 @@
 //! quote of a real platform that is verified. The list of all such changes is in `../mutations.rs`.
 
 use attest::UnixTime;
+use attest::check::Fault;
 use attest::tdx::QuoteError::{self, *};
 use attest::tdx::{Allowance, Policy, Quote, ReferenceValues, appraise};
 
@@ -180,6 +181,26 @@ fn no_silent_trust_tcb_info_of_another_pce() {
     let text = String::from_utf8(evidence.tcb_info.text).unwrap();
     evidence.tcb_info.text = text.replace(r#""pceId":"0000""#, r#""pceId":"0001""#).into_bytes();
     assert_eq!(evidence.rejected(), ["tcb-info.signature", "tcb-info.platform"]);
+}
+
+/// What is missing is collateral's fault, and says nothing of the quote; what is there and bad is somebody's.
+#[test]
+fn no_silent_trust_statements_without_the_chain_of_who_signed_them() {
+    for nothing in [&b""[..], b" \n\0"] {
+        let mut info = phala();
+        info.tcb_info.chain = nothing.to_vec();
+        let mut identity = phala();
+        identity.qe_identity.chain = nothing.to_vec();
+        for (evidence, name) in [(info, "tcb-info.signer"), (identity, "qe-identity.signer")] {
+            let rejected = evidence.verdict().unwrap_err();
+            assert_eq!((crate::evidence::failed(&rejected), rejected.fault()), (vec![name], Fault::Collateral));
+            assert_eq!(rejected.checks().named(name).unwrap().actual, "missing");
+        }
+    }
+    let mut bad = phala();
+    bad.tcb_info.chain = b"no chain".to_vec();
+    let rejected = bad.verdict().unwrap_err();
+    assert_eq!((crate::evidence::failed(&rejected), rejected.fault()), (vec!["tcb-info.signer"], Fault::Evidence));
 }
 
 /// Each thing is good from one second to another.

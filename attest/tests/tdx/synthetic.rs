@@ -39,6 +39,9 @@ impl Case {
     }
 }
 
+/// The quote is of a module of which this TCB info says nothing; another may.
+const UNKNOWN_MODULE: &[&str] = &["module.mrsigner", "tcb.launch"];
+
 /// Why each of them is refused: no more and no less.
 fn reasons() -> BTreeMap<&'static str, &'static [&'static str]> {
     const FORM: &[&str] = &["quote.form"];
@@ -49,7 +52,7 @@ fn reasons() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("qe-below-all", LEVEL),
         ("plat-below-all", LEVEL),
         ("pcesvn-below", LEVEL),
-        ("module-version-unknown", &["module.mrsigner", "tcb.launch"]),
+        ("module-version-unknown", UNKNOWN_MODULE),
         ("fmspc-mismatch", &["tcb-info.platform"]),
         ("tcbinfo-sgx", &["tcb-info.form"]),
         ("tcbinfo-v2", &["tcb-info.form"]),
@@ -78,7 +81,7 @@ fn fault(reasons: &[&str]) -> Fault {
     let all = |kinds: &[&str]| reasons.iter().all(|name| kinds.iter().any(|kind| name.ends_with(kind)));
     if all(&[".revocation", "tcb.status"]) {
         Fault::Revoked
-    } else if all(&[".validity", "tcb-info.platform"]) {
+    } else if all(&[".validity", "tcb-info.platform"]) || reasons == UNKNOWN_MODULE {
         Fault::Collateral
     } else {
         Fault::Evidence

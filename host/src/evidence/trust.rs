@@ -8,19 +8,20 @@
 
 use attest::Verified;
 use attest::ear::{TrustClaim, TrustVector};
-use attest::snp::Report;
+use attest::snp::{Product, Report};
 use attest::tdx::{Endorsed, TcbStatus};
 use attest::{snp, tdx};
 
 /// DEBUG of an SNP guest's policy.
 const DEBUG: u64 = 1 << 19;
 
-/// Of a report that meets these.
+/// Of a report that meets these. On Milan software reads the seed of all keys (arXiv 2605.12990): whoever did that once to a chip
+/// signs what he likes, and no version takes it back.
 pub fn of_report(verified: &Verified<Report<'_>>, references: &snp::ReferenceValues) -> TrustVector {
     let is_known = !references.launch_digests.is_empty() || !references.id_keys.is_empty();
     TrustVector {
         instance_identity: claimed(!references.chips.is_empty(), TrustClaim::AFFIRMED),
-        hardware: if verified.anchor().is_hardware() { TrustClaim::AFFIRMED } else { TrustClaim::UNRECOGNISED },
+        hardware: hardware(verified.anchor().is_hardware(), verified.anchor().product() != Product::Milan),
         ..of_any(is_known, verified.evidence().policy() & DEBUG != 0)
     }
 }
@@ -34,12 +35,17 @@ pub fn of_quote(verified: &Verified<Endorsed<'_>>, references: &tdx::ReferenceVa
     let platform = endorsed.platform();
     let is_good = platform.status == TcbStatus::UpToDate && platform.advisories.is_empty();
     TrustVector {
-        hardware: match (verified.anchor().is_hardware(), is_good) {
-            (true, true) => TrustClaim::AFFIRMED,
-            (true, false) => TrustClaim::VULNERABLE,
-            (false, _) => TrustClaim::UNRECOGNISED,
-        },
+        hardware: hardware(verified.anchor().is_hardware(), is_good),
         ..of_any(is_known, endorsed.quote().td_attributes().debug())
+    }
+}
+
+/// Whether hardware vouches for it, and whether nothing is known that speaks against that.
+const fn hardware(is_hardware: bool, is_good: bool) -> TrustClaim {
+    match (is_hardware, is_good) {
+        (true, true) => TrustClaim::AFFIRMED,
+        (true, false) => TrustClaim::VULNERABLE,
+        (false, _) => TrustClaim::UNRECOGNISED,
     }
 }
 

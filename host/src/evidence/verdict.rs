@@ -190,6 +190,8 @@ impl VerdictReport {
                     "{passed} checks passed, {skipped} were not made; it rests on {root}: no hardware vouches for anything"
                 )
             }
+            // What comes with evidence is appraised: nothing else of it can be another's then.
+            ("not-met", Some("evidence")) => format!("genuine, but its event log does not hold: {}", failed()),
             (_, Some("unmet")) => format!("genuine, but not what is wanted: {}", failed()),
             (_, Some("revoked")) => format!("revoked: {}", failed()),
             (_, Some("collateral")) => format!("what it must be verified with is missing or out of date: {}", failed()),

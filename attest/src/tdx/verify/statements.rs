@@ -143,7 +143,7 @@ impl Judge<'_> {
         let mut evaluate = |id, svn| {
             let evaluation = qe.clone().and_then(|level| tcb::evaluate(info, pck, svn, level));
             let found = evaluation.as_ref().map(|it| it.status);
-            self.checks.add(id, "at a level of TCB info, with module and QE", found);
+            self.checks.add(blamed(id, evaluation.as_ref().err()), "at a level of TCB info, with module and QE", found);
             if let Some(shortfall) = evaluation.as_ref().err().and_then(TcbError::shortfall) {
                 self.checks.fall_short(shortfall.to_string());
             }
@@ -175,7 +175,7 @@ impl Judge<'_> {
                 self.same(MODULE_ATTRIBUTES, quote.seam_attributes(), &attributes, &attributes_mask);
             }
             Err(error) => {
-                self.checks.add(MODULE_SIGNER, "known to TCB info", Err::<String, _>(error));
+                self.checks.add(blamed(MODULE_SIGNER, Some(&error)), "known to TCB info", Err::<String, _>(error));
                 self.checks.skip(MODULE_ATTRIBUTES, "the module is not known");
             }
         }
@@ -207,11 +207,17 @@ impl Judge<'_> {
     }
 
     fn signer(&mut self, ids: &Ids, json: SignedJson<'_>, issuer: Issuer<'_>) {
+        const WANTED: &str = "one and a root's, in PEM";
         let decoded = self.signers(json.chain);
         let signer = match &decoded {
             Ok([signer, _root]) => self.read(ids.signer, signer, &[SIGNER_NAME]),
+            // Nothing is there, and so nothing that is wrong.
+            Err(PemError::Count { found: 0, .. }) => {
+                self.checks.missing(ids.signer, WANTED);
+                None
+            }
             Err(error) => {
-                self.checks.add(ids.signer, "one and a root's, in PEM", Err::<String, _>(error));
+                self.checks.add(ids.signer, WANTED, Err::<String, _>(error));
                 None
             }
         };
@@ -246,6 +252,11 @@ impl Judge<'_> {
             if mask.iter().all(|byte| *byte == 0xff) { String::new() } else { format!(" under {}", Hex(mask)) };
         self.checks.add(id, format!("{}{partly}", Hex(wanted)), if is_it { Ok(shown) } else { Err(shown) });
     }
+}
+
+/// The check, failing for this reason: of a module that TCB info does not have, another TCB info may say what it is worth.
+const fn blamed(id: CheckId, error: Option<&TcbError>) -> CheckId {
+    if matches!(error, Some(TcbError::UnknownModule(_))) { id.failing_as(Fault::Collateral) } else { id }
 }
 
 fn described(evaluation: &Evaluation) -> String {

@@ -170,7 +170,8 @@ impl Signing<'_> {
     }
 }
 
-/// Names what the verdict depends on but the day and roots, field by field.
+/// Names what the verdict depends on but the day, roots and what makes the evidence fresh, field by field: whoever asks twice
+/// and alike finds one name. Reference values are without their REPORT_DATA, therefore, which is the nonce.
 pub(super) fn policy_id(policy: &impl Debug, references: &impl Debug) -> String {
     let mut hash = Sha256::new();
     for part in [format!("{policy:?}"), format!("{references:?}")] {

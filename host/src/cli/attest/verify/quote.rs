@@ -54,7 +54,7 @@ pub(super) fn verify(quote: &Source, args: &VerifyArgs) -> Result<ExitCode, CliE
         let claimed = Claimed {
             tee: "tdx",
             vector: trust::of_quote(verified, &references),
-            policy: policy_id(&policy, &references),
+            policy: policy_id(&policy, &ReferenceValues { report_data: None, ..references }),
         };
         signing.write(appraisal, claimed, &verdict.said, now)?;
     }

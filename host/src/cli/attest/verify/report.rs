@@ -91,7 +91,7 @@ pub(super) fn verify(report: &Source, args: &VerifyArgs) -> Result<ExitCode, Cli
         let claimed = Claimed {
             tee: "snp",
             vector: trust::of_report(verified, &references),
-            policy: policy_id(&policy, &references),
+            policy: policy_id(&policy, &ReferenceValues { report_data: None, ..references }),
         };
         signing.write(appraisal, claimed, &verdict.said, now)?;
     }
