@@ -16,5 +16,6 @@ pub mod client;
 pub mod protocol;
 pub mod resources;
 pub mod server;
+pub mod state;
 pub mod store;
 pub mod token;

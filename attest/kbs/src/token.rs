@@ -1,11 +1,9 @@
 //! The service's tokens: what it says of a guest, signed, and read back before anything is released.
 //!
-//! Owns the key, in a file that only its user can read, made when there is none. Claims and signatures are
-//! [`attest::ear`]'s.
+//! Owns the key, in a file that only its user can read, made when there is none; that nobody else can have put one there is
+//! module [`state`](crate::state)'s. Claims and signatures are [`attest::ear`]'s.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::appraiser::{Granted, Release};
 use crate::protocol::random;
+use crate::state::{StateDirectory, StateError};
 
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 48;
@@ -26,21 +25,16 @@ const KEY_BYTES: usize = 48;
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// A file.
+    /// The directory or the file: not there, or not ours alone.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It cannot be read.
     #[error("{path}: {source}")]
-    File {
+    Read {
         /// Which.
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// Others could sign with it.
-    #[error("{path}: its mode is {mode:o}; nobody but its owner may have access (chmod 600)")]
-    Mode {
-        /// Which.
-        path: PathBuf,
-        /// What it is.
-        mode: u32,
     },
     /// Something else is in it.
     #[error("{path}: it has no private key of {KEY_BYTES} bytes in base64")]
@@ -86,18 +80,11 @@ pub enum ClaimsError {
 impl Tokens {
     /// With the key in this directory, or a new one. Tokens hold for so long.
     pub fn open(directory: &Path, lifetime: Duration) -> Result<Self, KeyFileError> {
+        let file = StateDirectory::open(directory)?.private(KEY_FILE, new_key)?;
         let path = directory.join(KEY_FILE);
-        let failed = |source| KeyFileError::File { path: path.clone(), source };
-        if !path.try_exists().map_err(failed)? {
-            create(directory, &path).map_err(failed)?;
-        }
-        let file = File::open(&path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyFileError::Mode { path, mode });
-        }
         let mut text = Zeroizing::new(String::new());
-        file.take(1024).read_to_string(&mut text).map_err(failed)?;
+        let read = file.take(1024).read_to_string(&mut text);
+        read.map_err(|source| KeyFileError::Read { path: path.clone(), source })?;
         let wrong = || KeyFileError::Key { path: path.clone() };
         let secret = Zeroizing::new(Base64::decode_vec(text.trim()).map_err(|_| wrong())?);
         let secret: &[u8; KEY_BYTES] = secret.as_slice().try_into().map_err(|_| wrong())?;
@@ -143,28 +130,15 @@ impl Tokens {
     }
 }
 
-/// Either all of it or nothing is there afterwards, for its owner alone; one that somebody else just made stays.
-fn create(directory: &Path, path: &Path) -> io::Result<()> {
-    let secret = loop {
+/// As it is in the file.
+fn new_key() -> io::Result<Zeroizing<String>> {
+    loop {
         let secret = Zeroizing::new(random::<KEY_BYTES>()?);
         // All but a few of a number's values are private keys.
         if TokenSigner::from_bytes(&secret).is_ok() {
-            break secret;
+            return Ok(Zeroizing::new(Base64::encode_string(&secret[..])));
         }
-    };
-    let part = directory.join(format!("{KEY_FILE}.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let text = Zeroizing::new(Base64::encode_string(&secret[..]));
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&part, path);
-    fs::remove_file(&part)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
     }
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -172,8 +146,16 @@ mod tests {
     use super::*;
     use attest::ear::TrustVector;
     use serde_json::json;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use tempfile::TempDir;
 
     const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
+
+    fn state() -> TempDir {
+        // Whatever the umask.
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
+    }
 
     fn granted() -> (Tier, Granted) {
         let release = Release::Only(["a/b/c".to_owned()].into());
@@ -182,7 +164,7 @@ mod tests {
 
     #[test]
     fn tokens_outlive_the_service_but_not_its_policy() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = state();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
         let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
         let token = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
@@ -197,15 +179,40 @@ mod tests {
     /// no-silent-trust: a key that others can read is no key.
     #[test]
     fn no_silent_trust_the_key_is_its_owners() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = state();
         Tokens::open(dir.path(), Duration::ZERO).unwrap();
         let path = dir.path().join(KEY_FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Tokens::open(dir.path(), Duration::ZERO), Err(KeyFileError::Mode { mode: 0o640, .. })));
+        assert!(matches!(
+            Tokens::open(dir.path(), Duration::ZERO),
+            Err(KeyFileError::State(StateError::Mode { mode: 0o640, .. }))
+        ));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "AAAA").unwrap();
         assert!(matches!(Tokens::open(dir.path(), Duration::ZERO), Err(KeyFileError::Key { .. })));
+    }
+
+    /// no-silent-trust: who could have put the key there could sign as the service.
+    #[test]
+    fn no_silent_trust_a_key_in_anybodys_directory_is_no_key() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let found = Tokens::open(dir.path(), Duration::ZERO);
+        assert!(matches!(found, Err(KeyFileError::State(StateError::Writable { mode: 0o777, .. }))), "{found:?}");
+        assert!(!dir.path().join(KEY_FILE).exists());
+    }
+
+    /// no-silent-trust: a link that waits for a new key gets none.
+    #[test]
+    fn no_silent_trust_a_new_key_goes_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, victim) = (dir.path().join("state"), dir.path().join("victim"));
+        StateDirectory::make(&state).unwrap();
+        fs::write(&victim, "as it was").unwrap();
+        symlink(&victim, state.join(format!("{KEY_FILE}.{}", std::process::id()))).unwrap();
+        Tokens::open(&state, Duration::ZERO).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"as it was");
     }
 }

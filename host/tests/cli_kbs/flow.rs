@@ -1,7 +1,9 @@
 //! Promise: from two command lines to a secret, over a network or without one, and nothing of it in a log.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
 use attest_kbs::client::evidence::EvidenceSource as _;
 use attest_kbs::client::http::Http;
@@ -44,6 +46,31 @@ fn no_silent_trust_another_guest_is_refused() {
     assert_eq!(code, 1, "{said}");
     let (code, _, said) = party.request(&["--url", &service.url, "--evidence", "test:/nowhere"]);
     assert_eq!(code, 2, "{said}");
+}
+
+/// no-silent-trust: who could have left a key in the directory of the state could sign tokens with it.
+#[test]
+fn no_silent_trust_a_state_that_others_write_into_is_none() {
+    let party = Party::new();
+    let state = party.path("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut service = Command::new(env!("CARGO_BIN_EXE_tenure"))
+        .args(["attest", "serve", "--resources", "resources", "--state", "state", "--listen", "127.0.0.1:0"])
+        .current_dir(party.dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Until it ends, or says where it listens.
+    let mut url = [0];
+    let serves = service.stdout.take().unwrap().read(&mut url).unwrap() != 0;
+    service.kill().unwrap();
+    let ended = service.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!serves, "{said}");
+    assert!(said.contains("state has mode 0777") && said.contains("chmod go-w state"), "{said}");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
 }
 
 /// A token is worth nothing to a service that wants something else by now.

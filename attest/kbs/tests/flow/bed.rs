@@ -18,6 +18,7 @@ use attest_kbs::protocol::evidence::Evidence;
 use attest_kbs::resources::Resources;
 use attest_kbs::server::config::Config;
 use attest_kbs::server::{Parts, Server, Stop};
+use attest_kbs::state::StateDirectory;
 use attest_kbs::store::Store;
 use attest_kbs::token::Tokens;
 use rustls::ServerConfig;
@@ -109,7 +110,7 @@ impl Bed {
     fn serve(config: Config, release: Release, tls: Option<Arc<ServerConfig>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [state, resources] = ["state", "resources"].map(|name| dir.path().join(name));
-        fs::create_dir(&state).unwrap();
+        StateDirectory::make(&state).unwrap();
         fs::create_dir_all(resources.join("default/key")).unwrap();
         fs::write(resources.join(RESOURCE), SECRET).unwrap();
         let guest = Guest::new();

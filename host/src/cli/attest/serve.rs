@@ -14,6 +14,7 @@ use attest_kbs::protocol::resource::ResourceName;
 use attest_kbs::resources::Resources;
 use attest_kbs::server::config::{Config, Limits};
 use attest_kbs::server::{Parts, Server};
+use attest_kbs::state::{StateDirectory, StateError};
 use attest_kbs::store::{Store, StoreError};
 use attest_kbs::token::{KeyFileError, Tokens};
 use clap::Args;
@@ -47,14 +48,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// The state.
-    #[error("state `{}`: {source}", path.display())]
-    State {
-        /// Its directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The directory of the state.
+    #[error("state: {0}")]
+    State(#[from] StateError),
     /// Sessions.
     #[error("state: {0}")]
     Store(#[from] StoreError),
@@ -101,7 +97,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub resources: PathBuf,
 
-    /// Where sessions and the key of tokens are kept; made if it is not there
+    /// Where sessions and the key of tokens are kept; made if it is not there. Nobody else may write into it
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
 
@@ -313,8 +309,8 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     };
     let token = Duration::from_secs(args.token_time);
     let config = Config { challenge: Duration::from_secs(args.challenge_time), token, limits };
-    let state = |source| ServeError::State { path: args.state.clone(), source };
-    make_private(&args.state).map_err(state)?;
+    // Before anything in it is believed.
+    StateDirectory::make(&args.state)?;
     let resources = Resources::open(&args.resources, limits.resource_bytes);
     let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
@@ -326,10 +322,4 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
         tls: tls.map(|(certificates, key)| tls::server_config(certificates, key)).transpose()?,
     };
     Server::bind(args.listen, config, parts).map_err(|source| ServeError::Listen { address: args.listen, source })
-}
-
-/// A directory for nobody else, if there is none.
-fn make_private(directory: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
