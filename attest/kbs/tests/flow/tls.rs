@@ -1,9 +1,13 @@
 //! Promise: with TLS a guest knows who answers, by the one authority that it names. The files in `tls/` are for this
 //! alone; their authority's key was thrown away.
 
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use attest_kbs::client::http::Http;
+use attest_kbs::client::http::{Http, HttpError};
 use attest_kbs::client::tls::{self, Url};
 use attest_kbs::client::{ClientError, Session};
 
@@ -27,4 +31,27 @@ fn no_silent_trust_who_answers_is_known() {
     assert!(tls::connect(&url, Some(&file("nothing.pem"))).is_err());
     // Who speaks plainly gets no answer.
     assert!(bed.http().request("GET", "/healthz", &[], None).is_err());
+}
+
+/// A record that never ends: of 16 KiB, a byte now and then.
+#[test]
+fn no_silent_trust_a_handshake_has_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url: Url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        for byte in [0x16, 3, 3, 0x40, 0].into_iter().chain([2; 145]) {
+            if stream.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let patience = Duration::from_millis(300);
+    let began = Instant::now();
+    let stream = tls::connect(&url, Some(&file("ca.pem"))).unwrap();
+    let found = Http::new(stream, &url.authority()).with_patience(patience).request("GET", "/healthz", &[], None);
+    assert!(matches!(&found, Err(HttpError::Stream(error)) if error.kind() == ErrorKind::TimedOut), "{found:?}");
+    assert!(began.elapsed() < 10 * patience, "{:?}", began.elapsed());
+    server.join().unwrap();
 }
