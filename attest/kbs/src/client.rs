@@ -2,7 +2,8 @@
 //!
 //! Owns the flow over any stream of bytes, be it a connection or a character device, without an asynchronous runtime:
 //! guests are small. The key is made for one session and never leaves it. What HTTP is needed is [`http`]'s, where
-//! evidence comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s, what is said over them [`frame`]'s.
+//! evidence comes from [`evidence`]'s, TLS [`tls`]'s, ways to the host [`port`]'s, what is said over them [`frame`]'s, how
+//! long any of it is waited for [`stream`]'s.
 //!
 //! Specification: the KBS attestation protocol of confidential-containers/trustee, version 0.4.0.
 
@@ -10,9 +11,8 @@ pub mod evidence;
 pub mod frame;
 pub mod http;
 pub mod port;
+pub mod stream;
 pub mod tls;
-
-use std::io::{Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ use crate::protocol::resource::ResourceName;
 use crate::protocol::{self, Attestation, Challenge, CompositeEvidence, ErrorInformation, Request, RuntimeData, Token};
 use evidence::{EvidenceSource, SourceError};
 use http::{Http, HttpError, Reply};
+use stream::Stream;
 
 /// Why a guest gets nothing.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub struct Session<S> {
     tier: String,
 }
 
-impl<S: Read + Write> Session<S> {
+impl<S: Stream> Session<S> {
     /// Shows this evidence to the relying party at the other end.
     pub fn attest(mut http: Http<S>, source: &mut dyn EvidenceSource) -> Result<Self, ClientError> {
         let tee = source.tee();
@@ -111,7 +112,7 @@ impl<S: Read + Write> Session<S> {
     }
 }
 
-fn say<S: Read + Write, T: DeserializeOwned>(
+fn say<S: Stream, T: DeserializeOwned>(
     http: &mut Http<S>,
     path: &str,
     cookie: Option<&str>,

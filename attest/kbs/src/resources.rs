@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 
 use crate::protocol::resource::ResourceName;
 
+/// How often a name is looked up that the kernel cannot resolve for the moment.
+const TRIES: u32 = 128;
+
 /// Why a resource cannot be released.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourcesError {
@@ -61,7 +64,7 @@ impl Resources {
         // A pipe must not make anybody wait.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&self.directory, name.as_str(), flags, Mode::empty(), resolve) {
+        let file = match again(|| openat2(&self.directory, name.as_str(), flags, Mode::empty(), resolve)) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP) => {
                 return Err(ResourcesError::NotFound(name.clone()));
@@ -85,11 +88,26 @@ impl Resources {
     }
 }
 
+/// Tries something until it is not interrupted. The kernel is not sure of `..` below a directory if anything on the machine
+/// was renamed or mounted meanwhile, and leaves it to its caller to ask again (openat2(2), EAGAIN).
+fn again<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut tries = 1;
+    loop {
+        match attempt() {
+            Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     /// no-silent-trust: nothing outside the directory is a resource.
     #[test]
@@ -116,5 +134,51 @@ mod tests {
         }
         assert!(matches!(read("a/b/directory"), Err(ResourcesError::Kind(_))));
         assert!(matches!(read("a/b/large"), Err(ResourcesError::Size { .. })));
+    }
+
+    #[test]
+    fn what_never_ends_is_not_tried_for_ever() {
+        let ending = |errors: u32, error: Errno| {
+            let mut tries = 0;
+            let found = again(|| {
+                tries += 1;
+                if tries > errors { Ok(()) } else { Err(error) }
+            });
+            (found, tries)
+        };
+        for error in [Errno::AGAIN, Errno::INTR] {
+            assert_eq!(ending(TRIES - 1, error), (Ok(()), TRIES));
+            assert_eq!(ending(TRIES, error), (Err(error), TRIES));
+        }
+        assert_eq!(ending(1, Errno::NOENT), (Err(Errno::NOENT), 1));
+    }
+
+    /// Promise: a name is found whatever else is renamed on the machine at the same time.
+    #[test]
+    fn names_are_found_while_others_change() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/real"), "secret").unwrap();
+        symlink("../b/../b/../b/real", dir.path().join("a/b/link")).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let names = ["one", "other"].map(|name| elsewhere.path().join(name));
+        fs::write(&names[0], "").unwrap();
+        let resources = Resources::open(dir.path(), 8).unwrap();
+        let name = "a/b/link".parse().unwrap();
+        let (going_on, began) = (AtomicBool::new(true), Instant::now());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while going_on.load(Ordering::Relaxed) {
+                    fs::rename(&names[0], &names[1]).unwrap();
+                    fs::rename(&names[1], &names[0]).unwrap();
+                }
+            });
+            let mut read = Ok(Zeroizing::default());
+            while began.elapsed() < Duration::from_secs(1) && read.is_ok() {
+                read = resources.read(&name);
+            }
+            going_on.store(false, Ordering::Relaxed);
+            assert_eq!(read.unwrap()[..], b"secret"[..]);
+        });
     }
 }

@@ -117,15 +117,7 @@ impl StateDirectory {
             found => found,
         };
         let file = file.map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(StateError::Kind { path });
-        }
-        expect_owner(&path, metadata.uid(), geteuid())?;
-        let mode = metadata.mode() & 0o7777;
-        if mode & OTHERS != 0 {
-            return Err(StateError::Mode { path, mode });
-        }
+        expect_private(&path, &file)?;
         Ok(file)
     }
 
@@ -155,6 +147,20 @@ impl StateDirectory {
         written?;
         self.directory.sync_all()
     }
+}
+
+/// A file that only its owner has rights to, us or root.
+pub(crate) fn expect_private(path: &Path, file: &File) -> Result<(), StateError> {
+    let metadata = file.metadata().map_err(|source| StateError::File { path: path.into(), source })?;
+    if !metadata.is_file() {
+        return Err(StateError::Kind { path: path.into() });
+    }
+    expect_owner(path, metadata.uid(), geteuid())?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(StateError::Mode { path: path.into(), mode });
+    }
+    Ok(())
 }
 
 /// Who owns it could give himself every right.
@@ -213,12 +219,13 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(dir.path()).unwrap();
+        let path = dir.path().join("state");
+        let state = StateDirectory::make(&path).unwrap();
         state.private(NAME, new).unwrap();
-        chown(dir.path().join(NAME), Some(1001), None).unwrap();
+        chown(path.join(NAME), Some(1001), None).unwrap();
         assert!(matches!(state.private(NAME, new), Err(StateError::Owner { owner: 1001, .. })));
-        chown(dir.path(), Some(1001), None).unwrap();
-        assert!(matches!(StateDirectory::make(dir.path()), Err(StateError::Owner { owner: 1001, .. })));
+        chown(&path, Some(1001), None).unwrap();
+        assert!(matches!(StateDirectory::make(&path), Err(StateError::Owner { owner: 1001, .. })));
     }
 
     /// no-silent-trust: what lies where a private file belongs, or where it is made, is neither believed nor written to.

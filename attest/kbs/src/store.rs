@@ -26,6 +26,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Sto
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::state::{StateError, expect_private};
 use database::Kept;
 pub use session::Asked;
 use session::{Session, State};
@@ -47,6 +48,9 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// It is not ours alone.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The database in it.
     #[error("{path}: {source}")]
     Database {
@@ -145,8 +149,10 @@ impl Store {
         let path = directory.join(FILE);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        // What is wrong with the file is said as such, once.
-        options.open(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        // What is wrong with the file is said as such, once. Who could have put it there knows what was asked in it.
+        let file = options.open(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        expect_private(&path, &file)?;
+        drop(file);
         let file = path.clone();
         Self::open_with(&path, most, move || Ok(FileBackend::new(options.open(&file)?)?))
     }

@@ -152,9 +152,15 @@ mod tests {
     use serde_json::json;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use tempfile::TempDir;
 
     const NOW: UnixTime = UnixTime::from_secs(1_780_272_000);
     const END: UnixTime = UnixTime::from_secs(NOW.as_secs() + 1000);
+
+    fn state() -> TempDir {
+        // Whatever the umask.
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
+    }
 
     fn granted() -> (Tier, Granted) {
         let release = Release::Only(["a/b/c".to_owned()].into());
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn tokens_outlive_the_service_but_not_its_policy() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = state();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
         let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
         let (token, expires) = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
@@ -180,7 +186,7 @@ mod tests {
     /// no-silent-trust: what a verdict rests on ends, and then no token is left that says more.
     #[test]
     fn no_silent_trust_tokens_end_with_the_verdict() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = state();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
         let tokens = Tokens::open(dir.path(), Duration::from_secs(60)).unwrap();
         let (tier, granted) = granted();
@@ -196,7 +202,7 @@ mod tests {
     /// no-silent-trust: a key that others can read is no key.
     #[test]
     fn no_silent_trust_the_key_is_its_owners() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = state();
         Tokens::open(dir.path(), Duration::ZERO).unwrap();
         let path = dir.path().join(KEY_FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

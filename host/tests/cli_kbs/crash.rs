@@ -8,20 +8,19 @@ use std::time::Duration;
 use attest_kbs::client::Session;
 use attest_kbs::client::evidence::EvidenceSource as _;
 use attest_kbs::client::http::{Http, HttpError, Reply};
+use attest_kbs::client::stream::Timed;
 use attest_kbs::protocol::jwe::{GuestSecret, Jwe};
 use attest_kbs::protocol::{ATTEST, AUTH, COOKIE, HashAlgorithm, binding};
 use serde_json::{Value, json};
 
 use crate::party::{Party, RESOURCE, SECRET, Service};
 
-fn http(service: &Service) -> Http<TcpStream> {
+fn http(service: &Service) -> Http<Timed<TcpStream>> {
     connect(service).unwrap()
 }
 
-fn connect(service: &Service) -> io::Result<Http<TcpStream>> {
-    let stream = TcpStream::connect(service.authority())?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    Ok(Http::new(stream, "kbs"))
+fn connect(service: &Service) -> io::Result<Http<Timed<TcpStream>>> {
+    Ok(Http::new(Timed::new(TcpStream::connect(service.authority())?)?, "kbs"))
 }
 
 /// What a guest says to a challenge, and in which session.

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use attest_kbs::client::evidence::EvidenceSource as _;
-use attest_kbs::client::http::Http;
 use attest_kbs::protocol::jwe::GuestSecret;
 use attest_kbs::protocol::{ATTEST, AUTH, COOKIE, HashAlgorithm, binding};
 use serde_json::{Value, json};
@@ -44,6 +43,11 @@ fn no_silent_trust_another_guest_is_refused() {
     // What the relying party would release, but does not have.
     let (code, _, said) = party.request(&["--url", "http://127.0.0.1:1", "--evidence", &evidence]);
     assert_eq!(code, 1, "{said}");
+    // A device that nobody answers at is named.
+    fs::write(party.path("device"), "").unwrap();
+    let (code, _, said) = party.request(&["--channel", "device", "--evidence", &evidence]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("device: the relying party cannot be asked: "), "{said}");
     let (code, _, said) = party.request(&["--url", &service.url, "--evidence", "test:/nowhere"]);
     assert_eq!(code, 2, "{said}");
 }
@@ -79,12 +83,12 @@ fn no_silent_trust_a_test_token_ends_with_the_test() {
     let party = Party::new();
     let (token, path) = {
         let service = party.serve(&party.digest(), &[]);
-        let http = Http::new(std::net::TcpStream::connect(service.authority()).unwrap(), "kbs");
+        let http = service.http();
         let session = attest_kbs::client::Session::attest(http, &mut party.guest.clone()).unwrap();
         (format!("Bearer {}", session.token()), format!("/kbs/v0/resource/{RESOURCE}"))
     };
     let ask = |service: &party::Service| {
-        let mut http = Http::new(std::net::TcpStream::connect(service.authority()).unwrap(), "kbs");
+        let mut http = service.http();
         http.request("GET", &path, &[("Authorization", &token)], None).unwrap().status
     };
     assert_eq!(ask(&party.serve(&party.digest(), &[])), 200, "the same service, begun anew");
@@ -108,7 +112,7 @@ fn it_ends_when_it_is_told_to() {
 fn nothing_secret_is_logged() {
     let party = Party::new();
     let service = party.serve(&party.digest(), &["--log", "trace"]);
-    let mut http = Http::new(std::net::TcpStream::connect(service.authority()).unwrap(), "kbs");
+    let mut http = service.http();
     let body = json!({ "version": "0.4.0", "tee": "snp", "extra-params": "" }).to_string();
     let reply = http.request("POST", AUTH, &[], Some(body.as_bytes())).unwrap();
     let cookie = reply.cookie(COOKIE).unwrap();

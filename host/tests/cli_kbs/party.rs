@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use attest_kbs::client::evidence::EvidenceSource as _;
+use attest_kbs::client::http::Http;
+use attest_kbs::client::stream::Timed;
 use attest_kbs::protocol::evidence::Evidence;
 use base64ct::{Base64, Encoding};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -119,6 +121,10 @@ impl Service {
 
     pub(crate) fn authority(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub(crate) fn http(&self) -> Http<Timed<TcpStream>> {
+        Http::new(Timed::new(TcpStream::connect(self.authority()).unwrap()).unwrap(), "kbs")
     }
 
     /// kill -9.

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use attest::eventlog::EventLog;
 use attest_kbs::client::evidence::{EvidenceSource, SourceError};
-use attest_kbs::client::http::Http;
+use attest_kbs::client::stream::Timed;
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence;
@@ -102,9 +102,8 @@ impl Td {
     }
 
     /// What the service says to it.
-    fn ask(mut self, service: &Service) -> Result<Session<TcpStream>, String> {
-        let http = Http::new(TcpStream::connect(service.authority()).unwrap(), "kbs");
-        Session::attest(http, &mut self).map_err(|error| match error {
+    fn ask(mut self, service: &Service) -> Result<Session<Timed<TcpStream>>, String> {
+        Session::attest(service.http(), &mut self).map_err(|error| match error {
             ClientError::Refused { status: 401, detail, .. } => detail,
             other => unreachable!("{other}"),
         })

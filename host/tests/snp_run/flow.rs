@@ -14,6 +14,7 @@ use attest::snp::CertificateTable;
 use attest_kbs::client::evidence::launch_log::Logged;
 use attest_kbs::client::evidence::{EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
+use attest_kbs::client::stream::Timed;
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence;
@@ -72,7 +73,7 @@ impl Launched {
             Some(log) => Box::new(Logged::new(source, log)),
             None => source,
         };
-        let http = Http::new(TcpStream::connect(&party.address).unwrap(), "relying-party");
+        let http = Http::new(Timed::new(TcpStream::connect(&party.address).unwrap()).unwrap(), "relying-party");
         let mut session = Session::attest(http, source.as_mut())?;
         assert_eq!(session.tier(), "software-test");
         Ok(session.resource(&RESOURCE.parse().unwrap())?.to_vec())

@@ -1,6 +1,7 @@
 //! What a guest and its host say to each other over a channel: a length (u32, little-endian), and as many bytes.
 //!
-//! Owns both directions. A length that is too large is an error before anything is read.
+//! Owns both directions. A length that is too large is an error before anything is read. How long the rest is waited for
+//! is for who reads to say.
 
 use std::io::{self, Read};
 

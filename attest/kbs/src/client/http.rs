@@ -1,12 +1,15 @@
 //! As much HTTP/1.1 as the protocol needs, over one stream.
 //!
 //! Owns requests with a body of known length, and answers likewise: nothing is chunked, redirected or compressed. All
-//! that comes has a limit, because the other end may be anybody. What is left over of an answer is the next one's
-//! beginning.
+//! that comes has a limit, and the time until it has come, because the other end may be anybody. What is left over of an
+//! answer is the next one's beginning.
 //!
 //! Specification: RFC 9112; `httparse` reads the heads.
 
-use std::io::{self, Read, Write};
+use std::io;
+use std::time::Duration;
+
+use super::stream::{PATIENCE, Stream};
 
 const HEAD_MOST: usize = 16 << 10;
 const BODY_MOST: usize = 4 << 20;
@@ -71,16 +74,23 @@ impl Reply {
 pub struct Http<S> {
     stream: S,
     host: String,
+    patience: Duration,
     received: Vec<u8>,
 }
 
-impl<S: Read + Write> Http<S> {
+impl<S: Stream> Http<S> {
     /// With whoever is at the other end, under this name.
     pub fn new(stream: S, host: &str) -> Self {
-        Self { stream, host: host.into(), received: Vec::new() }
+        Self { stream, host: host.into(), patience: PATIENCE, received: Vec::new() }
     }
 
-    /// Asks, and waits for the answer.
+    /// With another limit than [`PATIENCE`] for a request and its answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Asks, and waits for the answer, as long as there is patience for both.
     pub fn request(
         &mut self,
         method: &str,
@@ -105,6 +115,7 @@ impl<S: Read + Write> Http<S> {
         head += "\r\n";
         // In one piece, where that is possible: a device may make a message of each.
         let message = [head.as_bytes(), body.unwrap_or_default()].concat();
+        self.stream.ask_within(self.patience);
         self.stream.write_all(&message)?;
         self.stream.flush()?;
         self.reply()
@@ -180,7 +191,12 @@ fn parse(received: &[u8]) -> Result<Option<(Reply, usize, usize)>, HttpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::stream::Timed;
     use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Instant;
 
     /// Hands out what it has in pieces, and keeps what it is told.
     struct Peer {
@@ -207,6 +223,10 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    impl Stream for Peer {
+        fn ask_within(&mut self, _: Duration) {}
     }
 
     fn says(says: &[u8], piece: usize) -> Http<Peer> {
@@ -258,6 +278,33 @@ mod tests {
         }
         let header = says(TWO, 99).request("GET", "/", &[("A", "b\r\nC: d")], None);
         assert!(matches!(header, Err(HttpError::Character)));
+    }
+
+    /// no-silent-trust: an answer that never ends is none, however steadily it comes.
+    #[test]
+    fn no_silent_trust_answers_have_an_end() {
+        for (before, after) in [("", "HTTP/1.1 200 OK\r\nA: "), ("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", "")] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let server = thread::spawn(move || {
+                theirs.write_all(before.as_bytes()).unwrap();
+                // For three seconds, ten times as long as anybody waits.
+                for byte in after.bytes().chain([b'a'; 300]).take(150) {
+                    if theirs.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let patience = Duration::from_millis(300);
+            let mut http = Http::new(Timed::new(ours).unwrap(), "host").with_patience(patience);
+            let began = Instant::now();
+            let found = http.request("GET", "/", &[], None);
+            let is_late = matches!(&found, Err(HttpError::Stream(error)) if error.kind() == io::ErrorKind::TimedOut);
+            assert!(is_late, "{found:?}");
+            assert!(began.elapsed() < 10 * patience, "{:?}", began.elapsed());
+            drop(http);
+            server.join().unwrap();
+        }
     }
 
     proptest! {

@@ -4,17 +4,17 @@
 //! no list of others that would be worth anything. A secret is encrypted to the guest's key either way; without TLS
 //! others see which one is asked for, and a guest does not know who answers.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::stream::{PATIENCE, Stream, Timed};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -112,10 +112,12 @@ impl Url {
     }
 }
 
-/// A stream, whatever it is made of.
-pub trait Stream: Read + Write {}
-
-impl<T: Read + Write> Stream for T {}
+impl Stream for StreamOwned<ClientConnection, Timed<TcpStream>> {
+    // Below TLS: a record that never ends is read within one read of ours.
+    fn ask_within(&mut self, limit: Duration) {
+        self.sock.ask_within(limit);
+    }
+}
 
 /// Connects, and with https makes sure of who is there.
 pub fn connect(url: &Url, authority: Option<&Path>) -> Result<Box<dyn Stream>, ConnectError> {
@@ -125,15 +127,33 @@ pub fn connect(url: &Url, authority: Option<&Path>) -> Result<Box<dyn Stream>, C
         (Scheme::Https, Some(path)) => Some(client_config(path)?),
     };
     let failed = |source| ConnectError::Network { host: url.authority(), source };
-    let stream = TcpStream::connect((&url.host[..], url.port)).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let stream = reach(&url.host, url.port, PATIENCE).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
+    let stream = Timed::new(stream).map_err(failed)?;
     let Some(config) = config else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(url.host.clone()).map_err(|_| ConnectError::Url(url.to_string()))?;
     let tls = |source| ConnectError::Tls { what: url.to_string(), source };
     let connection = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     Ok(Box::new(StreamOwned::new(connection, stream)))
+}
+
+/// The first of its addresses that answers in time. How long the search for them takes is for the system's settings to say.
+fn reach(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    let began = Instant::now();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (address, others) in addresses.iter().zip((0..addresses.len()).rev()) {
+        // One that is silent must leave some of the time to those after it.
+        let left = limit.saturating_sub(began.elapsed()) / u32::try_from(others + 1).unwrap_or(u32::MAX);
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(address, left) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn client_config(path: &Path) -> Result<ClientConfig, ConnectError> {
@@ -165,6 +185,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    use std::net::{SocketAddr, TcpListener};
 
     #[test]
     fn urls_that_are_served() {
@@ -192,5 +214,20 @@ mod tests {
             assert!(text.parse::<Url>().is_err(), "{text:?}");
         }
         assert!(matches!(connect(&"https://x".parse().unwrap(), None), Err(ConnectError::NoAuthority(_))));
+    }
+
+    /// no-silent-trust: who never answers is not waited for.
+    #[test]
+    fn no_silent_trust_nobody_is_waited_for_long() {
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        // Whoever comes after the first has to wait until that one is accepted, which it never is.
+        listen(&listener, 0).unwrap();
+        let port = TcpListener::from(listener.try_clone().unwrap()).local_addr().unwrap().port();
+        let (began, short) = (Instant::now(), Duration::from_millis(300));
+        let found: Vec<_> = (0..4).map(|_| reach("127.0.0.1", port, short)).collect();
+        assert!(began.elapsed() < 20 * short, "{:?}", began.elapsed());
+        let is_late = |it: &io::Result<_>| matches!(it, Err(error) if error.kind() == io::ErrorKind::TimedOut);
+        assert!(found.iter().any(is_late), "{found:?}");
     }
 }

@@ -1,7 +1,9 @@
 use super::*;
 use kbs_types::{HashAlgorithm, Tee};
+use std::fs;
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::AtomicBool;
 
 const TEN: Most = Most { sessions: 10, of_peer: 10 };
@@ -104,6 +106,17 @@ fn no_silent_trust_clocks_that_were_ahead() {
         store.begin("b", asked("n"), at(160), at(100)).await.unwrap();
     });
     assert_eq!(store.live(), 1);
+}
+
+/// no-silent-trust: who could have written down what was asked could answer it with what he has.
+#[test]
+fn no_silent_trust_sessions_are_ours_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::open(dir.path(), TEN).unwrap();
+    let path = dir.path().join(FILE);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+    let error = Store::open(dir.path(), TEN).unwrap_err();
+    assert!(matches!(error, StoreError::State(StateError::Mode { mode: 0o660, .. })), "{error}");
 }
 
 /// A disk that fails when it is told to.

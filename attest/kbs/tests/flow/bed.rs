@@ -13,6 +13,7 @@ use attest::ear::{TrustClaim, TrustVector};
 use attest::snp::{self, Anchors, CertificateTable, Policy, Product, ReferenceValues, TcbFloor};
 use attest_kbs::appraiser::{Appraiser, Granted, Refused, Release, Verdict};
 use attest_kbs::client::http::Http;
+use attest_kbs::client::stream::Timed;
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence;
 use attest_kbs::resources::Resources;
@@ -134,8 +135,8 @@ impl Bed {
         stream
     }
 
-    pub(crate) fn http(&self) -> Http<TcpStream> {
-        Http::new(self.connect(), "kbs")
+    pub(crate) fn http(&self) -> Http<Timed<TcpStream>> {
+        Http::new(Timed::new(self.connect()).unwrap(), "kbs")
     }
 
     /// Everything that comes back for these bytes, until the other end closes.

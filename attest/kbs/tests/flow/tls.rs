@@ -1,12 +1,14 @@
 //! Promise: with TLS a guest knows who answers, by the one authority that it names. The files in `tls/` are for this
 //! alone; their authority's key was thrown away.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use attest_kbs::client::http::Http;
+use attest_kbs::client::http::{Http, HttpError};
 use attest_kbs::client::tls::{self, Url};
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::server::config::{Config, Limits};
@@ -50,7 +52,7 @@ fn no_silent_trust_a_slow_handshake_is_cut_off() {
         stream.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
     }
     for _ in 0..8 {
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         for stream in &mut slow {
             let _ = stream.write_all(&[1]);
         }
@@ -62,4 +64,27 @@ fn no_silent_trust_a_slow_handshake_is_cut_off() {
     let url: Url = format!("https://{}", bed.address).parse().unwrap();
     let stream = tls::connect(&url, Some(&file("ca.pem"))).unwrap();
     assert_eq!(Http::new(stream, &url.authority()).request("GET", "/healthz", &[], None).unwrap().status, 200);
+}
+
+/// A record that never ends: of 16 KiB, a byte now and then.
+#[test]
+fn no_silent_trust_a_handshake_has_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url: Url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        for byte in [0x16, 3, 3, 0x40, 0].into_iter().chain([2; 145]) {
+            if stream.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let patience = Duration::from_millis(300);
+    let began = Instant::now();
+    let stream = tls::connect(&url, Some(&file("ca.pem"))).unwrap();
+    let found = Http::new(stream, &url.authority()).with_patience(patience).request("GET", "/healthz", &[], None);
+    assert!(matches!(&found, Err(HttpError::Stream(error)) if error.kind() == ErrorKind::TimedOut), "{found:?}");
+    assert!(began.elapsed() < 10 * patience, "{:?}", began.elapsed());
+    server.join().unwrap();
 }

@@ -1,8 +1,7 @@
 //! `tenure attest request`: the guest's side, which shows evidence and gets a secret.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use attest_kbs::client::evidence::launch_log::{self, Logged};
@@ -12,7 +11,8 @@ use attest_kbs::client::evidence::tsm::{self, Tsm};
 use attest_kbs::client::evidence::{self, EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
 use attest_kbs::client::port;
-use attest_kbs::client::tls::{self, ConnectError, Stream, Url};
+use attest_kbs::client::stream::{Stream, Timed};
+use attest_kbs::client::tls::{self, ConnectError, Url};
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::protocol::resource::ResourceName;
 use clap::Args;
@@ -44,9 +44,17 @@ pub enum RequestError {
     /// Evidence.
     #[error(transparent)]
     Evidence(#[from] SourceError),
+    /// The way to the relying party: it ended, or nothing came over it in time.
+    #[error("{way}: {source}")]
+    Way {
+        /// Host and port, or the device.
+        way: String,
+        /// Why.
+        source: ClientError,
+    },
     /// The flow.
     #[error(transparent)]
-    Flow(#[from] ClientError),
+    Flow(ClientError),
     /// The secret's place.
     #[error("{}", .0.of("out"))]
     Out(OutputError),
@@ -58,7 +66,12 @@ impl RequestError {
         match self {
             Self::Flow(ClientError::Refused { status: 401 | 403, .. }) => ExitCode::NOT_MET,
             Self::Evidence(_) | Self::Flow(ClientError::Evidence(_)) => ExitCode::NotCapable,
-            Self::Connect(_) | Self::NoWay(_) | Self::Channel { .. } | Self::Flow(_) | Self::Out(_) => ExitCode::Usage,
+            Self::Connect(_)
+            | Self::NoWay(_)
+            | Self::Channel { .. }
+            | Self::Way { .. }
+            | Self::Flow(_)
+            | Self::Out(_) => ExitCode::Usage,
         }
     }
 }
@@ -145,20 +158,27 @@ pub(super) fn request(args: &RequestArgs) -> Result<ExitCode, CliError> {
 fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
     args.out.has_a_place().map_err(RequestError::Out)?;
     let mut source = with_log(args.evidence.open()?);
-    let http = match (&args.url, &args.channel) {
-        (Some(url), _) => Http::new(tls::connect(url, args.tls_ca.as_deref())?, &url.authority()),
-        (None, Some(path)) => Http::new(device(path)?, OVER_A_DEVICE),
-        (None, None) => {
-            let path = port::named(port::RELYING_PARTY).ok_or(RequestError::NoWay(port::RELYING_PARTY))?;
-            Http::new(device(&path)?, OVER_A_DEVICE)
+    let over =
+        |path: &Path| Ok::<_, RequestError>((path.display().to_string(), Http::new(device(path)?, OVER_A_DEVICE)));
+    let (way, http) = match (&args.url, &args.channel) {
+        (Some(url), _) => {
+            let authority = url.authority();
+            let http = Http::new(tls::connect(url, args.tls_ca.as_deref())?, &authority);
+            (authority, http)
         }
+        (None, Some(path)) => over(path)?,
+        (None, None) => over(&port::named(port::RELYING_PARTY).ok_or(RequestError::NoWay(port::RELYING_PARTY))?)?,
     };
-    let mut session = Session::attest(http, source.as_mut())?;
+    let failed = |source| match source {
+        ClientError::Http(_) => RequestError::Way { way: way.clone(), source },
+        other => RequestError::Flow(other),
+    };
+    let mut session = Session::attest(http, source.as_mut()).map_err(failed)?;
     // What a test's root vouches for is nothing; who gets a secret so should see it.
     if session.tier() != "hardware" {
         eprintln!("{}: the relying party took this guest's evidence as a test's", printable(session.tier()));
     }
-    let secret = session.resource(&args.resource)?;
+    let secret = session.resource(&args.resource).map_err(failed)?;
     args.out.write_secret(&secret).map_err(RequestError::Out)
 }
 
@@ -174,9 +194,9 @@ fn with_log(source: Box<dyn EvidenceSource>) -> Box<dyn EvidenceSource> {
     }
 }
 
-fn device(path: &PathBuf) -> Result<Box<dyn Stream>, RequestError> {
-    let opened = OpenOptions::new().read(true).write(true).open(path);
-    Ok(Box::new(opened.map_err(|source| RequestError::Channel { path: path.clone(), source })?))
+fn device(path: &Path) -> Result<Box<dyn Stream>, RequestError> {
+    let opened = Timed::open(path);
+    Ok(Box::new(opened.map_err(|source| RequestError::Channel { path: path.into(), source })?))
 }
 
 fn printable(text: &str) -> String {

@@ -1,24 +1,34 @@
 //! What a guest was launched as, from whoever launched it.
 //!
 //! Owns adding it to evidence of hardware, which has only its digest. Nobody believes it but as far as it comes to that
-//! digest: it tells a relying party that refuses why it does.
+//! digest: it tells a relying party that refuses why it does. So nobody waits for it for long.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use kbs_types::Tee;
 
 use super::{EvidenceSource, SourceError};
 use crate::client::frame;
+use crate::client::stream::{Stream as _, Timed};
 use crate::protocol::evidence::Evidence;
 
 /// The longest that is shown: in base64, and with everything else, it must not be more than a relying party takes.
 const MOST: usize = 700 << 10;
 
-/// Reads what the host says over this device.
+/// How long the host may take to tell it: less than for what a secret depends on.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads what the host says over this device, if it does so within [`PATIENCE`].
 pub fn read(device: &Path) -> io::Result<Vec<u8>> {
-    let log = frame::read(&mut OpenOptions::new().read(true).write(true).open(device)?)?;
+    read_within(device, PATIENCE)
+}
+
+fn read_within(device: &Path, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = Timed::open(device)?;
+    stream.ask_within(patience);
+    let log = frame::read(&mut stream)?;
     if log.len() > MOST {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} bytes are more than {MOST}", log.len())));
     }
@@ -62,6 +72,8 @@ impl EvidenceSource for Logged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::io::Write as _;
 
     struct Given(Evidence);
 
@@ -98,6 +110,21 @@ mod tests {
         for (len, is_read) in [(MOST, true), (MOST + 1, false)] {
             std::fs::write(&device, frame::framed(&vec![b'1'; len]).unwrap()).unwrap();
             assert_eq!(read(&device).is_ok(), is_read);
+        }
+    }
+
+    /// no-silent-trust: a host that does not tell, or not all of it, keeps nobody from asking for a secret.
+    #[test]
+    fn no_silent_trust_a_silent_host_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("device");
+        mknodat(CWD, &device, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for said in [&b""[..], &[9, 0, 0, 0, 1, 2]] {
+            // Open at both ends, as a port of a host that is there.
+            let mut host = Timed::open(&device).unwrap();
+            host.write_all(said).unwrap();
+            let error = read_within(&device, Duration::from_millis(200)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         }
     }
 }

@@ -5,9 +5,9 @@
 //! log if there is one. Which of both it is, its user has to know: the relying party wants to be told first. What comes of
 //! it rests on a test's root, and is labelled so by everybody.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
 use kbs_types::Tee;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{EvidenceSource, SourceError};
 use crate::client::frame;
-use crate::client::tls::Stream;
+use crate::client::stream::{PATIENCE, Stream, Timed};
 use crate::protocol::evidence::Evidence;
 
 /// A device, or a stream that is one.
@@ -23,6 +23,7 @@ pub struct TestDevice {
     stream: Box<dyn Stream>,
     name: PathBuf,
     of: Technology,
+    patience: Duration,
 }
 
 /// Whose evidence a device gives.
@@ -60,18 +61,18 @@ struct TdxAnswer {
 impl TestDevice {
     /// The device of this name.
     pub fn open(path: &Path, of: Technology) -> Result<Self, SourceError> {
-        let opened = OpenOptions::new().read(true).write(true).open(path);
-        let stream = opened.map_err(|source| SourceError::File { path: path.into(), source })?;
+        let stream = Timed::open(path).map_err(|source| SourceError::File { path: path.into(), source })?;
         Ok(Self::over(Box::new(stream), path, of))
     }
 
-    /// One that is open already.
+    /// One that is open already. It has [`PATIENCE`] for each answer.
     #[must_use]
     pub fn over(stream: Box<dyn Stream>, name: &Path, of: Technology) -> Self {
-        Self { stream, name: name.into(), of }
+        Self { stream, name: name.into(), of, patience: PATIENCE }
     }
 
     fn exchange(&mut self, report_data: &[u8; 64]) -> io::Result<Evidence> {
+        self.stream.ask_within(self.patience);
         self.stream.write_all(report_data)?;
         self.stream.flush()?;
         let answer = frame::read(&mut *self.stream)?;
@@ -110,7 +111,7 @@ impl EvidenceSource for TestDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
     use std::thread;
 
@@ -122,7 +123,7 @@ mod tests {
             assert_eq!(data, [9; 64]);
             theirs.write_all(&answer).unwrap();
         });
-        let found = TestDevice::over(Box::new(ours), "device".as_ref(), of).evidence(&[9; 64]);
+        let found = TestDevice::over(Box::new(Timed::new(ours).unwrap()), "device".as_ref(), of).evidence(&[9; 64]);
         device.join().unwrap();
         found
     }
@@ -160,5 +161,15 @@ mod tests {
         ] {
             assert!([Technology::Snp, Technology::Tdx].into_iter().all(|of| answered(of, answer.clone()).is_err()));
         }
+    }
+
+    /// no-silent-trust: nor does it keep anybody waiting, and who waited learns for whom.
+    #[test]
+    fn no_silent_trust_silent_devices() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut device = TestDevice::over(Box::new(Timed::new(ours).unwrap()), "/dev/it".as_ref(), Technology::Snp);
+        device.patience = Duration::from_millis(200);
+        let error = device.evidence(&[9; 64]).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/it: no whole answer within 200ms");
     }
 }
