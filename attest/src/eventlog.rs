@@ -36,8 +36,12 @@ const RTMRS: [CheckId; 4] = [
     CheckId::where_possible("log.rtmr2", "what the event log comes to in RTMR2"),
     CheckId::where_possible("log.rtmr3", "what the event log comes to in RTMR3"),
 ];
+const FORM: CheckId = CheckId::where_possible("log.form", "the event log");
 const DATA: CheckId =
-    CheckId::where_possible("log.data", "the set of events whose digest is of other data than their own");
+    CheckId::where_possible("log.data", "the set of events whose digest must be of their own data, and is of other");
+
+const ABOUT_TEXTS: &str = "of events whose digest need not be of their data, what the log says they are is the guest's \
+    word: the digests were measured, the words were not";
 
 /// A log, well-formed and not compared with anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,25 +73,34 @@ impl<'a> EventLog<'a> {
 }
 
 /// Whether a log is that of the guest with this quote, and says of its data what it measured. Without a log nothing is
-/// compared, and that is said.
+/// compared, and that is said; something else in place of one is a failure.
 #[must_use]
-pub fn check(log: Option<&EventLog<'_>>, verified: &Verified<Endorsed<'_>>) -> Checks {
+pub fn check(log: Option<Result<&EventLog<'_>, EventLogError>>, verified: &Verified<Endorsed<'_>>) -> Checks {
     let mut checks = Checks::default();
-    let Some(log) = log else {
-        for id in RTMRS.into_iter().chain([DATA]) {
-            checks.skip(id, "there is no event log");
+    let skip_all = |mut checks: Checks, why: &str| {
+        RTMRS.into_iter().chain([DATA]).for_each(|id| checks.skip(id, why));
+        checks
+    };
+    let log = match log {
+        Some(Ok(log)) => log,
+        Some(Err(error)) => {
+            checks.require(FORM, false, "one", format!("malformed: {error}"));
+            return skip_all(checks, "the event log cannot be read");
         }
-        return checks;
+        None => return skip_all(checks, "there is no event log"),
     };
     let replayed = log.replay();
     for ((id, found), rtmr) in RTMRS.into_iter().zip(&replayed).zip(verified.evidence().quote().rtmrs()) {
         checks.require(id, found == rtmr, format!("the quote's: {}", Hex(rtmr)), Hex(found));
     }
-    let numbered = (1..).zip(&log.0);
-    let wrong = numbered.filter(|(_, event)| event.data_digest() == DataDigest::Another);
+    let of = |digest: DataDigest| (1..).zip(&log.0).filter(move |(_, event)| event.data_digest() == digest);
+    let wrong = of(DataDigest::Another);
     let names: Vec<String> = wrong.map(|(number, event)| format!("event {number} ({})", event.event_type)).collect();
     let found = if names.is_empty() { "empty".into() } else { names.join(", ") };
     checks.require(DATA, names.is_empty(), "empty", found);
+    if of(DataDigest::Elsewhere).next().is_some() {
+        checks.advise(ABOUT_TEXTS);
+    }
     checks
 }
 

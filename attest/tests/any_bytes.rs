@@ -54,7 +54,7 @@ proptest! {
         apply(&mut changed[which], &changes);
         let [report, vek, intermediate, ark] = &changed;
         let endorsements =
-            Endorsements { vcek: Some(vek), vlek: None, intermediate: Some(intermediate), ark: Some(ark), crl: None };
+            Endorsements { vcek: Some(vek), vlek: None, intermediate: Some(intermediate), ark: Some(ark), crl: None, ..Endorsements::default() };
         let verdict = verify(report, &endorsements, &evidence.anchors(), NOW);
         // Of the root only the name and the key count, because it vouches for nothing.
         prop_assert!(which == 3 || verdict.is_err() || changed[which] == *good[which]);
@@ -77,7 +77,7 @@ proptest! {
     #[test]
     fn no_silent_trust_random_certificates(noise in vec(any::<u8>(), 0..400)) {
         let endorsements =
-            Endorsements { vcek: Some(&noise), vlek: Some(&noise), intermediate: Some(&noise), ark: Some(&noise), crl: Some(&noise) };
+            Endorsements { vcek: Some(&noise), vlek: Some(&noise), intermediate: Some(&noise), ark: Some(&noise), crl: Some(&noise), ..Endorsements::default() };
         prop_assert!(verify(&vector("real/turin-v5-ms.report"), &endorsements, &Anchors::amd(), NOW).is_err());
         prop_assert!(verify(&noise, &endorsements, &Anchors::amd(), NOW).is_err());
     }

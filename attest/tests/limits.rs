@@ -74,6 +74,18 @@ fn table(rows: u32) -> Vec<u8> {
     [rows_of, vec![0; 24], vec![0xc; rows as usize]].concat()
 }
 
+/// A table that is none is an answer of its own, whatever else endorses the report.
+#[test]
+fn no_silent_trust_a_table_that_is_none_is_named() {
+    let [report, vek, ask] = ["real/genoa-v3-ms.report", "real/genoa-v3-ms.vek.der", "amd/ask-genoa.der"].map(vector);
+    let all_rows = table(65);
+    let endorsements = Endorsements { vcek: Some(&vek), intermediate: Some(&ask), ..Endorsements::of_table(&all_rows) };
+    let rejected = verify(&report, &endorsements, &Anchors::amd(), NOW).unwrap_err();
+    assert_eq!(failed(&rejected), ["chain.table"]);
+    let said = rejected.checks().named("chain.table").unwrap().to_string();
+    assert!(said.contains("malformed: the table has more than 64 certificates"), "{said}");
+}
+
 #[test]
 fn no_silent_trust_tables_of_many_rows() {
     assert_eq!(CertificateTable::parse(&table(64)).unwrap().iter().count(), 64);

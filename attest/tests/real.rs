@@ -66,8 +66,12 @@ impl Real {
     /// What it rests on below these roots, and what is said of the intermediate certificate's signature.
     fn verified(&self, anchors: &Anchors) -> Result<(Anchor, String), Rejected> {
         let Real { vek, intermediate, .. } = self;
-        let endorsements =
-            Endorsements { vcek: Some(vek), vlek: Some(vek), intermediate: Some(intermediate), ark: None, crl: None };
+        let endorsements = Endorsements {
+            vcek: Some(vek),
+            vlek: Some(vek),
+            intermediate: Some(intermediate),
+            ..Endorsements::default()
+        };
         verify(&self.report, &endorsements, anchors, self.now).map(|verified| {
             let signature = verified.checks().named("chain.intermediate.signature").unwrap();
             (verified.anchor(), signature.actual.clone())

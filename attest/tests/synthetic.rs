@@ -58,8 +58,14 @@ impl Case {
         // What signs is what the report says; a certificate of the wrong kind stands in its place.
         let vlek = Report::parse(&report).is_ok_and(|report| report.signing_key() == SigningKey::Vlek);
         let (vcek, vlek) = if vlek { (None, Some(&vek[..])) } else { (Some(&vek[..]), None) };
-        let endorsements =
-            Endorsements { vcek, vlek, intermediate: Some(&intermediate), ark: Some(&ark), crl: crl.as_deref() };
+        let endorsements = Endorsements {
+            vcek,
+            vlek,
+            intermediate: Some(&intermediate),
+            ark: Some(&ark),
+            crl: crl.as_deref(),
+            malformed: None,
+        };
         verify(&report, &endorsements, anchors, NOW).map(|verified| {
             let appraisal = appraise(&verified, policy, references);
             (verified.anchor(), appraisal.checks().failed().map(|check| check.id.name()).collect())

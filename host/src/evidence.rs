@@ -2,7 +2,7 @@
 //!
 //! Owns reading reports, the two steps of a verdict (verified, then appraised) and the exit code that comes of them. Does
 //! not own whether anything holds: that is [`attest`]'s to find out. Quotes are [`tdx`]'s; certificates in files of their
-//! own [`certificates`]'; a policy's file is [`policy`]'s, words and keys of a verdict [`verdict`]'s, what a report says
+//! own [`certificates`]', lists of revoked ones [`lists`]'; a policy's file is [`policy`]'s, words and keys of a verdict [`verdict`]'s, what a report says
 //! [`claims`]'s, what tokens claim [`trust`]'s, where two of them differ [`diff`]'s, and what one must say of a guest that is launched here
 //! [`expected`]'s.
 
@@ -11,6 +11,7 @@ pub mod claims;
 pub mod diff;
 pub mod expected;
 pub mod launch_log;
+pub mod lists;
 pub mod policy;
 pub mod tdx;
 pub mod trust;
@@ -21,10 +22,7 @@ use std::time::{SystemTimeError, UNIX_EPOCH};
 use attest::anchors::AnchorError;
 use attest::appraisal::Appraisal;
 use attest::check::Fault;
-use attest::snp::certificates::TableError;
-use attest::snp::{
-    Anchors, CertificateTable, Endorsements, Policy, Product, ReferenceValues, Report, ReportError, appraise, verify,
-};
+use attest::snp::{Anchors, Endorsements, Policy, Product, ReferenceValues, Report, ReportError, appraise, verify};
 use attest::{Rejected, UnixTime, Verified};
 
 use crate::exit::ExitCode;
@@ -32,6 +30,7 @@ use crate::idblock::{IdBlockError, Source};
 use certificates::{CertificateFileError, Certificates};
 use expected::ExpectedError;
 use launch_log::LogError;
+use lists::ListFileError;
 use policy::PolicyFileError;
 use tdx::QuoteFileError;
 
@@ -69,17 +68,12 @@ pub enum EvidenceError {
         /// What is wrong with it.
         source: ReportError,
     },
-    /// Not a table of certificates.
-    #[error("certificates {from}: {source}")]
-    Table {
-        /// Where it was read.
-        from: Source,
-        /// What is wrong with it.
-        source: TableError,
-    },
     /// Certificates in files of their own.
     #[error(transparent)]
     Certificates(#[from] CertificateFileError),
+    /// A list of revoked ones.
+    #[error(transparent)]
+    List(#[from] ListFileError),
     /// A quote, or what goes with it.
     #[error(transparent)]
     Quote(Box<QuoteFileError>),
@@ -124,12 +118,11 @@ impl From<QuoteFileError> for EvidenceError {
 }
 
 impl EvidenceError {
-    /// What a command's exit code is because of it.
+    /// What a command's exit code is because of it: whoever verifies has chosen everything but the evidence.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Report { .. } | Self::Table { .. } => ExitCode::EVIDENCE_INVALID,
-            Self::Certificates(error) if error.is_contents() => ExitCode::EVIDENCE_INVALID,
-            Self::Quote(error) if error.is_contents() => ExitCode::EVIDENCE_INVALID,
+            Self::Report { .. } => ExitCode::EVIDENCE_INVALID,
+            Self::Quote(error) if error.is_evidence() => ExitCode::EVIDENCE_INVALID,
             _ => ExitCode::Usage,
         }
     }
@@ -147,16 +140,12 @@ pub struct Evidence {
 impl Evidence {
     /// Reads a report, the table of certificates that goes with it, and a list of revoked ones.
     pub fn read(report: &Source, certificates: Option<&Source>, list: Option<&Source>) -> Result<Self, EvidenceError> {
-        let evidence = Self {
+        Ok(Self {
             report: report.read("report", MOST)?,
             table: certificates.map(|from| from.read("certificates", MOST)).transpose()?,
             files: Certificates::default(),
-            list: list.map(|from| from.read("crl", MOST)).transpose()?,
-        };
-        if let (Some(from), Some(table)) = (certificates, &evidence.table) {
-            CertificateTable::parse(table).map_err(|source| EvidenceError::Table { from: from.clone(), source })?;
-        }
-        Ok(evidence)
+            list: list.map(|from| lists::read("crl", from)).transpose()?,
+        })
     }
 
     /// The same with certificates from files of their own, which count, and not those of the table.
@@ -166,11 +155,8 @@ impl Evidence {
     }
 
     /// Evidence that came otherwise than in files.
-    pub fn of_bytes(report: Vec<u8>, table: Option<Vec<u8>>, list: Option<Vec<u8>>) -> Result<Self, TableError> {
-        if let Some(table) = &table {
-            CertificateTable::parse(table)?;
-        }
-        Ok(Self { report, table, list, files: Certificates::default() })
+    pub fn of_bytes(report: Vec<u8>, table: Option<Vec<u8>>, list: Option<Vec<u8>>) -> Self {
+        Self { report, table, list, files: Certificates::default() }
     }
 
     /// The report, if it is one. Nobody has verified it.
@@ -186,9 +172,7 @@ impl Evidence {
         references: &ReferenceValues,
         now: UnixTime,
     ) -> Judged<Report<'_>> {
-        // That a table is one was checked when it was read.
-        let table = self.table.as_deref().and_then(|table| CertificateTable::parse(table).ok());
-        let endorsements = table.map(|table| table.endorsements()).unwrap_or_default();
+        let endorsements = self.table.as_deref().map(Endorsements::of_table).unwrap_or_default();
         let endorsements = self.files.over(endorsements);
         let endorsements = Endorsements { crl: self.list.as_deref().or(endorsements.crl), ..endorsements };
         match verify(&self.report, &endorsements, anchors, now) {

@@ -155,12 +155,17 @@ fn no_silent_trust_exit_codes() {
     assert_eq!(judge(&[]).0, 2);
     let (code, said) = party.attest(&["show", "--report", "report"]);
     assert_eq!((code, said.as_str()), (2, "error: report `report`: malformed: it has 1183 bytes, not 1184\n"));
+}
+
+/// no-silent-trust: what came with a report and is malformed is refused with a verdict, as the report itself would be.
+#[test]
+fn no_silent_trust_tables_that_are_none() {
+    let party = Party::new();
     party.change("table", |table| table.truncate(20));
-    let (code, said) = party.verify(&[]);
-    assert_eq!(
-        (code, said.as_str()),
-        (2, "error: certificates `table`: the table of 0 certificates has no end: a row of zeros\n")
-    );
+    let (code, verdict) = party.below_test_root(&["--launch-digest", "digests.json"]);
+    assert_eq!((code, failed(&verdict)), (2, vec!["chain.table", "chain.intermediate", "key.certificate"]));
+    let why = verdict["checks"].as_array().unwrap().iter().find(|check| check["id"] == "chain.table").unwrap();
+    assert_eq!(why["actual"], "malformed: the table of 0 certificates has no end: a row of zeros");
 }
 
 /// Vectors of others: AMD's list of revoked certificates, and one that takes an issuer back.

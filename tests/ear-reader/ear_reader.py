@@ -33,6 +33,8 @@ NAMES = {
     1003: "ear_appraisal_policy_ids",
     1004: "ear_verifier_id",
     1005: "ear_attester_claims",
+    # Not the draft's, as docs/attestation.md tells.
+    -80003: "tenure_tier",
 }
 VECTOR = [
     "instance-identity",

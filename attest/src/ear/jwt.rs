@@ -21,6 +21,8 @@ use crate::UnixTime;
 
 /// More than any token of ours.
 pub(super) const MOST: usize = 16 << 10;
+/// Where a private key begins.
+const KEY_LABELS: [&str; 2] = ["-----BEGIN PRIVATE KEY-----", "-----BEGIN EC PRIVATE KEY-----"];
 const ALGORITHM: &str = "ES384";
 
 /// Why a token is worth nothing.
@@ -64,8 +66,8 @@ pub enum TokenError {
     #[error("the token would have {0} bytes, and none of more than {MOST} is read")]
     TooLong(usize),
     /// No key could be made of this.
-    #[error("the token's key is no private key on P-384")]
-    Key,
+    #[error("it is no private key on P-384: it is {0}")]
+    Key(&'static str),
 }
 
 /// Signs results.
@@ -91,13 +93,16 @@ struct Header {
 impl TokenSigner {
     /// With this private key, a number.
     pub fn from_bytes(secret: &[u8; 48]) -> Result<Self, TokenError> {
-        SigningKey::from_slice(secret).map(Self).map_err(|_| TokenError::Key)
+        SigningKey::from_slice(secret).map(Self).map_err(|_| TokenError::Key("zero, or too large"))
     }
 
     /// With the private key in this PEM: PKCS #8, or as OpenSSL writes keys on a curve.
     pub fn from_pem(text: &str) -> Result<Self, TokenError> {
-        let secret = SecretKey::from_pkcs8_pem(text).or_else(|_| SecretKey::from_sec1_pem(text));
-        secret.map(|secret| Self(secret.into())).map_err(|_| TokenError::Key)
+        // OpenSSL writes the name of the curve before the key.
+        let start = KEY_LABELS.iter().find_map(|label| text.find(label));
+        let key = start.and_then(|start| text.get(start..)).unwrap_or(text);
+        let secret = SecretKey::from_pkcs8_pem(key).or_else(|_| SecretKey::from_sec1_pem(key));
+        secret.map(|secret| Self(secret.into())).map_err(|_| TokenError::Key(no_key(text)))
     }
 
     /// What its tokens are read with.
@@ -115,6 +120,16 @@ impl TokenSigner {
         let signature: Signature = self.0.sign(signed.as_bytes());
         let token = format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature.to_bytes()));
         if token.len() > MOST { Err(TokenError::TooLong(token.len())) } else { Ok(token) }
+    }
+}
+
+/// What a text is that is no key.
+fn no_key(text: &str) -> &'static str {
+    match text {
+        _ if text.contains("ENCRYPTED") => "encrypted",
+        _ if text.contains("PUBLIC KEY-----") => "a public one",
+        _ if text.contains("-----BEGIN ") => "something else, or on another curve",
+        _ => "not PEM",
     }
 }
 
@@ -178,6 +193,27 @@ mod tests {
         for now in [NOW.as_secs() - 1, NOW.as_secs() + 60] {
             let found = signer(7).key().read(&token, UnixTime::from_secs(now));
             assert!(matches!(found, Err(TokenError::Expired { .. })), "{found:?}");
+        }
+    }
+
+    /// Promise: keys are read as OpenSSL writes them, and what is none is called what it is.
+    #[test]
+    fn keys_as_they_are_written() {
+        use p384::pkcs8::LineEnding;
+        let key = SecretKey::from_slice(&[7; 48]).unwrap();
+        let pem = key.to_sec1_pem(LineEnding::LF).unwrap();
+        let with_curve = ["-----BEGIN EC PARAMETERS-----\nBgUrgQQAIg==\n-----END EC PARAMETERS-----\n", &pem].concat();
+        for text in [&pem[..], &with_curve] {
+            assert_eq!(TokenSigner::from_pem(text).unwrap().key().jwk(), signer(7).key().jwk());
+        }
+        for (text, expected) in [
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "encrypted"),
+            ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "a public one"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "something else, or on another curve"),
+            ("MHcCAQEEIA", "not PEM"),
+        ] {
+            let error = TokenSigner::from_pem(text).map(|_| ()).unwrap_err().to_string();
+            assert_eq!(error, format!("it is no private key on P-384: it is {expected}"));
         }
     }
 

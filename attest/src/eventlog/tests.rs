@@ -98,7 +98,7 @@ fn no_silent_trust_logs_of_other_guests() {
     let log = EventLog::parse(&bytes).unwrap();
     let verified = |quote| Endorsed::assumed_verified(crate::tdx::Quote::parse(quote).unwrap());
     let failed = |log: &EventLog<'_>, quote| {
-        let checks = check(Some(log), &verified(quote));
+        let checks = check(Some(Ok(log)), &verified(quote));
         assert_eq!(checks.iter().count(), 5);
         checks.failed().map(|check| check.id.name()).collect::<Vec<_>>()
     };
@@ -108,10 +108,18 @@ fn no_silent_trust_logs_of_other_guests() {
     changed[starts[2] + 66] ^= 1;
     let changed = EventLog::parse(&changed).unwrap();
     assert_eq!(failed(&changed, &gce), ["log.data"]);
-    let checks = check(Some(&changed), &verified(&gce));
+    let checks = check(Some(Ok(&changed)), &verified(&gce));
     assert_eq!(checks.named("log.data").unwrap().actual, "event 3 (EV_EFI_VARIABLE_DRIVER_CONFIG)");
+    // What a log says of most events nobody measured, and that is said.
+    let said = check(Some(Ok(&log)), &verified(&gce));
+    assert!(said.named("log.data").unwrap().advisory.is_some_and(|advisory| advisory.contains("the guest's word")));
     let none = check(None, &verified(&gce));
     assert_eq!((none.skipped().count(), none.fault()), (5, None));
+    let cut = EventLog::parse(&bytes[..starts[3] - 1]).unwrap_err();
+    let malformed = check(Some(Err(cut)), &verified(&gce));
+    let failed: Vec<_> = malformed.failed().map(|check| (check.id.name(), &check.actual[..])).collect();
+    assert_eq!(failed, [("log.form", &*format!("malformed: {cut}"))]);
+    assert_eq!(malformed.skipped().count(), 5);
 }
 
 /// Events that are left out, there twice, in another order, or with another digest come to other registers.
@@ -183,7 +191,7 @@ fn no_silent_trust_logs_that_are_none() {
 fn fails(log: &[u8], quote: &[u8]) -> Vec<&'static str> {
     let quote = Endorsed::assumed_verified(crate::tdx::Quote::parse(quote).unwrap());
     let log = EventLog::parse(log).unwrap();
-    check(Some(&log), &quote).failed().map(|check| check.id.name()).collect()
+    check(Some(Ok(&log)), &quote).failed().map(|check| check.id.name()).collect()
 }
 
 /// no-silent-trust: an event that is left out, there twice or in another place, or that has another digest, is noticed

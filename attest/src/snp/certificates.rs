@@ -100,6 +100,19 @@ pub struct Endorsements<'a> {
     pub ark: Option<&'a [u8]>,
     /// A list of revoked certificates, signed by the root.
     pub crl: Option<&'a [u8]>,
+    /// Why the table that came along is none, if one came that is none.
+    pub malformed: Option<TableError>,
+}
+
+impl<'a> Endorsements<'a> {
+    /// Those in a table, as it was received. Whatever is wrong with it is for verification to say.
+    #[must_use]
+    pub fn of_table(bytes: &'a [u8]) -> Self {
+        match CertificateTable::parse(bytes) {
+            Ok(table) => table.endorsements(),
+            Err(error) => Self { malformed: Some(error), ..Self::default() },
+        }
+    }
 }
 
 impl<'a> CertificateTable<'a> {
@@ -171,6 +184,7 @@ impl<'a> CertificateTable<'a> {
             intermediate: self.get(Kind::Intermediate),
             ark: self.get(Kind::Ark),
             crl: self.get(Kind::Crl),
+            malformed: None,
         }
     }
 }
@@ -241,7 +255,8 @@ mod tests {
             assert_eq!(table.get(kind), Some(&[number][..]), "{kind}");
         }
         let [crl, vlek, intermediate, ark, vcek] = [&[1][..], &[2], &[3], &[5], &[6]].map(Some);
-        assert_eq!(table.endorsements(), Endorsements { vcek, vlek, intermediate, ark, crl });
+        assert_eq!(table.endorsements(), Endorsements { vcek, vlek, intermediate, ark, crl, malformed: None });
+        assert_eq!(Endorsements::of_table(&bytes), table.endorsements());
         assert_eq!(Kind::Other(VCEK).to_string(), "certificate 63da758de6644564adc5f4b93be8accd");
     }
 

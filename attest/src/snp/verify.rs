@@ -29,6 +29,7 @@ use crate::x509::{Certificate, CertificateError};
 
 const REPORT_FORM: CheckId = CheckId::required("report.form", "the report");
 const REPORT_KEY: CheckId = CheckId::required("report.key", "the key that the report says signed it");
+const TABLE: CheckId = CheckId::where_possible("chain.table", "the table of certificates that came along");
 const ROOT: CheckId = CheckId::required("chain.root", "the root that the chain names");
 const ROOT_VALIDITY: CheckId =
     CheckId::required("chain.root.validity", "the root's validity").failing_as(Fault::Collateral);
@@ -91,6 +92,9 @@ pub fn verify<'r>(
             return Err(Rejected::new(checks));
         }
     };
+    if let Some(error) = endorsements.malformed {
+        checks.add(TABLE, "one", Err::<String, _>(format!("malformed: {error}")));
+    }
     let named = report.signing_key();
     checks.add(REPORT_KEY, "a VCEK or a VLEK", if named == SigningKey::None { Err(named) } else { Ok(named) });
     let certificate = match named {

@@ -248,7 +248,10 @@ fn show_quote(from: &Source, args: &ShowArgs) -> Result<String, CliError> {
     let evidence = evidence.map_err(EvidenceError::from)?;
     let malformed = |source| EvidenceError::from(QuoteFileError::Quote { from: from.clone(), source });
     let quote = QuoteClaims::of(&evidence.quote().map_err(malformed)?, None);
-    let event_log = evidence.log().as_ref().map(LogClaims::of);
+    let log = evidence.log().zip(args.event_log.as_ref()).map(|(log, from)| {
+        log.map_err(|source| EvidenceError::from(QuoteFileError::EventLog { from: from.clone(), source }))
+    });
+    let event_log = log.transpose()?.as_ref().map(LogClaims::of);
     if args.json {
         return json(&ShownQuote { verified: false, quote, event_log });
     }

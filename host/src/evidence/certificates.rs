@@ -34,13 +34,6 @@ pub enum CertificateFileError {
     },
 }
 
-impl CertificateFileError {
-    /// Whether it is about what a file contains.
-    pub(super) const fn is_contents(&self) -> bool {
-        matches!(self, Self::Pem { .. })
-    }
-}
-
 impl Certificates {
     /// Reads the certificate of the key that signed, and the chain: who issued it, and in PEM also the root after that.
     pub fn read(key: Option<&Source>, chain: Option<&Source>) -> Result<Self, CertificateFileError> {

@@ -45,13 +45,9 @@ pub enum QuoteFileError {
 }
 
 impl QuoteFileError {
-    /// Whether it is about what a file contains.
-    pub(super) const fn is_contents(&self) -> bool {
-        match self {
-            Self::Quote { .. } | Self::EventLog { .. } => true,
-            Self::Read(_) => false,
-            Self::Collateral(error) => error.is_contents(),
-        }
+    /// Whether it is about what a guest sent.
+    pub(super) const fn is_evidence(&self) -> bool {
+        matches!(self, Self::Quote { .. } | Self::EventLog { .. })
     }
 }
 
@@ -67,19 +63,13 @@ impl QuoteEvidence {
     /// Reads a quote and the event log that goes with it.
     pub fn read(quote: &Source, collateral: CollateralFiles, log: Option<&Source>) -> Result<Self, QuoteFileError> {
         let quote = quote.read("quote", MOST)?;
-        let bytes = log.map(|from| from.read("event-log", LOG_MOST)).transpose()?;
-        if let (Some(from), Some(bytes)) = (log, &bytes) {
-            EventLog::parse(bytes).map_err(|source| QuoteFileError::EventLog { from: from.clone(), source })?;
-        }
-        Ok(Self { quote, collateral, log: bytes })
+        let log = log.map(|from| from.read("event-log", LOG_MOST)).transpose()?;
+        Ok(Self { quote, collateral, log })
     }
 
     /// Evidence that came otherwise than in files.
-    pub fn of_bytes(quote: Vec<u8>, collateral: CollateralFiles, log: Option<Vec<u8>>) -> Result<Self, EventLogError> {
-        if let Some(log) = &log {
-            EventLog::parse(log)?;
-        }
-        Ok(Self { quote, collateral, log })
+    pub const fn of_bytes(quote: Vec<u8>, collateral: CollateralFiles, log: Option<Vec<u8>>) -> Self {
+        Self { quote, collateral, log }
     }
 
     /// The quote, if it is one. Nobody has verified it.
@@ -87,10 +77,9 @@ impl QuoteEvidence {
         Quote::parse(&self.quote)
     }
 
-    /// The log. Nobody has compared it with anything.
-    pub fn log(&self) -> Option<EventLog<'_>> {
-        // That it is one was checked when it was read.
-        self.log.as_deref().and_then(|log| EventLog::parse(log).ok())
+    /// The log, if one came along and is one. Nobody has compared it with anything.
+    pub fn log(&self) -> Option<Result<EventLog<'_>, EventLogError>> {
+        self.log.as_deref().map(EventLog::parse)
     }
 
     /// What is to be said of it.
@@ -103,7 +92,8 @@ impl QuoteEvidence {
     ) -> Judged<Endorsed<'_>> {
         match verify(&self.quote, &self.collateral.borrowed(), anchors, now) {
             Ok(verified) => {
-                let log = eventlog::check(self.log().as_ref(), &verified);
+                let log = self.log();
+                let log = eventlog::check(log.as_ref().map(|log| log.as_ref().map_err(|error| *error)), &verified);
                 let appraisal = appraise(&verified, policy, references).with(log);
                 Judged::Verified(verified, appraisal)
             }

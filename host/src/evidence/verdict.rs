@@ -133,7 +133,7 @@ impl VerdictReport {
             Judged::Verified(verified, _) => Some(verified.evidence().platform()),
         };
         let quote = evidence.quote().ok().map(|quote| Box::new(QuoteClaims::of(&quote, platform)));
-        let event_log = evidence.log().as_ref().map(LogClaims::of);
+        let event_log = evidence.log().and_then(Result::ok).as_ref().map(LogClaims::of);
         Self::about(judged, Said::Quote { quote, event_log }, now, label)
     }
 

@@ -61,7 +61,6 @@ impl TdxWishes {
             }
         };
         let evidence = QuoteEvidence::of_bytes(quote.to_vec(), collateral, event_log.map(<[u8]>::to_vec));
-        let Ok(evidence) = evidence else { return rejected("evidence.event-log", self.label()) };
         let references = ReferenceValues { report_data: Some(*report_data), ..self.references.clone() };
         let judged = evidence.judge(&self.anchors, &self.policy, &references, now);
         let said = VerdictReport::of_quote(&evidence, &judged, now, self.label());

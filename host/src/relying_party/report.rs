@@ -7,7 +7,7 @@ use attest::snp::{Anchors, Policy, Product, ReferenceValues, Report};
 use attest_kbs::appraiser::{Refused, Release, Verdict};
 use snp::digest::Digest;
 
-use super::{Parts, rejected, verdict};
+use super::{Parts, verdict};
 use crate::evidence::policy::PolicyFile;
 use crate::evidence::verdict::VerdictReport;
 use crate::evidence::{Evidence, Judged, launch_log, trust};
@@ -64,7 +64,6 @@ impl SnpWishes {
         now: UnixTime,
     ) -> Verdict {
         let evidence = Evidence::of_bytes(report.to_vec(), certificates.map(<[u8]>::to_vec), self.crl.clone());
-        let Ok(evidence) = evidence else { return rejected("evidence.certificates", self.label()) };
         let references = ReferenceValues { report_data: Some(*report_data), ..self.references.clone() };
         let judged = evidence.judge(&self.anchors, &self.policy, &references, now);
         let said = VerdictReport::of(&evidence, &judged, now, self.test.as_ref().map(|test| test.product));

@@ -8,11 +8,12 @@
 
 use std::path::Path;
 
-use attest::pem::{self, PemError};
 use attest::tdx::{Collateral, SignedJson};
+use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::evidence::lists::{self, ListFileError, unhex};
 use crate::idblock::{IdBlockError, Source};
 
 /// More than any list of revoked certificates.
@@ -40,7 +41,7 @@ pub enum CollateralFileError {
         from: Source,
     },
     /// Not JSON, or of something else.
-    #[error("{what} {from}: {source}")]
+    #[error("{what} {from} is not JSON of that: {source}")]
     Json {
         /// The setting.
         what: &'static str,
@@ -49,29 +50,15 @@ pub enum CollateralFileError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// Something else in PEM.
-    #[error("{what} {from}: no list of revoked certificates in PEM: {source}")]
-    Pem {
-        /// The setting.
-        what: &'static str,
-        /// Where it was read.
-        from: Source,
-        /// What is wrong with it.
-        source: PemError,
-    },
+    /// A list of revoked certificates.
+    #[error(transparent)]
+    List(#[from] ListFileError),
     /// A directory of something else.
     #[error("collateral {from} has no {}, {}, {}, {} or {} in it", TCB_INFO[0], QE_IDENTITY[0], CHAIN[0], ROOT_CRL[0], PCK_CRL[0])]
     Empty {
         /// The directory.
         from: Source,
     },
-}
-
-impl CollateralFileError {
-    /// Whether it is about what a file contains.
-    pub(super) const fn is_contents(&self) -> bool {
-        !matches!(self, Self::Read(_) | Self::Empty { .. })
-    }
 }
 
 /// Files that each have a part.
@@ -126,6 +113,7 @@ struct Statement {
 
 /// All in one file. Of what is there nothing is passed over but certificates that a quote brings along itself.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with tcb_info, qe_identity, root_ca_crl, pck_crl and what goes with them")]
 struct Bundle {
     tcb_info: Option<String>,
     tcb_info_signature: Option<Bytes>,
@@ -139,6 +127,7 @@ struct Bundle {
 
 /// A statement as it is served: exactly its text is signed.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with tcbInfo or enclaveIdentity, and signature")]
 struct Served<'a> {
     #[serde(borrow, rename = "tcbInfo", alias = "enclaveIdentity")]
     statement: &'a RawValue,
@@ -176,8 +165,9 @@ impl CollateralFiles {
     pub fn read_parts(sources: &CollateralSources) -> Result<Self, CollateralFileError> {
         let CollateralSources { tcb_info, qe_identity, chain, root_crl, pck_crl } = sources;
         let chain = chain.as_ref().map(|from| from.read("tcb-signing-chain", MOST)).transpose()?.unwrap_or_default();
+        let chain = as_text(chain);
         let statement = |what, from: &Option<Source>| from.as_ref().map(|from| served(what, from, &chain)).transpose();
-        let list = |what, from: &Option<Source>| from.as_ref().map(|from| list(what, from)).transpose();
+        let list = |what, from: &Option<Source>| from.as_ref().map(|from| lists::read(what, from)).transpose();
         Ok(Self {
             tcb_info: statement("tcb-info", tcb_info)?,
             qe_identity: statement("qe-identity", qe_identity)?,
@@ -239,6 +229,11 @@ impl CollateralSources {
     }
 }
 
+/// PEM, also as it stands in a header of Intel's service: there spaces and ends of lines have other signs.
+fn as_text(chain: Vec<u8>) -> Vec<u8> {
+    if chain.trim_ascii_start().starts_with(b"-----BEGIN%20") { percent_decode(&chain).collect() } else { chain }
+}
+
 fn text(what: &'static str, from: &Source) -> Result<String, CollateralFileError> {
     String::from_utf8(from.read(what, MOST)?).map_err(|_| CollateralFileError::NotText { what, from: from.clone() })
 }
@@ -250,45 +245,35 @@ fn served(what: &'static str, from: &Source, chain: &[u8]) -> Result<Statement, 
     Ok(Statement { text: statement.get().to_owned(), signature: signature.0, chain: chain.to_vec() })
 }
 
-/// A list in DER, PEM, or the hexadecimal digits of DER.
-fn list(what: &'static str, from: &Source) -> Result<Vec<u8>, CollateralFileError> {
-    let bytes = from.read(what, MOST)?;
-    if pem::is_pem(&bytes) {
-        let one = |blocks: Vec<Vec<u8>>| {
-            let found = blocks.len();
-            blocks.into_iter().next().ok_or(PemError::Count { found, wanted: 1 })
-        };
-        return pem::blocks(&bytes, pem::CRL, 1).and_then(one).map_err(|source| CollateralFileError::Pem {
-            what,
-            from: from.clone(),
-            source,
-        });
-    }
-    // DER is no text: its second byte is no digit.
-    let digits = std::str::from_utf8(&bytes).ok().and_then(|text| unhex(text.trim()));
-    Ok(digits.unwrap_or(bytes))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let byte = |[high, low]: [u8; 2]| {
-        let [high, low] = [high, low].map(|digit| char::from(digit).to_digit(16));
-        u8::try_from(high? << 4 | low?).ok()
-    };
-    pairs.iter().copied().map(byte).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn digits_come_in_pairs() {
-        assert_eq!(unhex("0aFf"), Some(vec![0x0a, 0xff]));
-        assert_eq!(unhex(""), Some(vec![]));
-        for text in ["0", "0g", "+0", "é"] {
-            assert_eq!(unhex(text), None, "{text}");
+    fn chains_as_they_stand_in_headers() {
+        let header = b"-----BEGIN%20CERTIFICATE-----%0AMIIC%2Fw%3D%3D%0A-----END%20CERTIFICATE-----%0A".to_vec();
+        let pem = b"-----BEGIN CERTIFICATE-----\nMIIC/w==\n-----END CERTIFICATE-----\n";
+        assert_eq!(as_text(header), pem);
+        assert_eq!(as_text(pem.to_vec()), pem);
+    }
+
+    /// What is not of its form is called what it should be.
+    #[test]
+    fn what_is_no_collateral() {
+        for (text, expected) in [
+            ("preset = 1", "collateral on standard input is not JSON of that: expected value at line 1 column 1"),
+            (
+                "[]",
+                "collateral on standard input is not JSON of that: invalid length 0, expected an object with tcb_info",
+            ),
+            (
+                "7",
+                "collateral on standard input is not JSON of that: invalid type: integer `7`, expected an object with",
+            ),
+        ] {
+            let error = CollateralFiles::parse(text, &Source::Stdin).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 

@@ -146,6 +146,7 @@ pub(crate) fn evidence(input: &[u8]) {
         intermediate: there(intermediate),
         ark: there(ark),
         crl: there(crl),
+        malformed: None,
     };
     match verify(report, &endorsements, &ANCHORS, good.now) {
         Ok(verified) => {

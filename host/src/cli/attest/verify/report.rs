@@ -29,7 +29,8 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE|-")]
     pub chain: Option<Source>,
 
-    /// A list of revoked certificates in DER, signed by the product's root; one that the table has is used without this
+    /// A list of revoked certificates in DER, PEM or hexadecimal digits, signed by the product's root; one that the table has is
+    /// used without this
     #[arg(long, value_name = "FILE|-")]
     pub crl: Option<Source>,
 
