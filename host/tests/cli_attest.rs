@@ -255,6 +255,52 @@ fn one_launch_a_configuration_says_what_to_expect() {
     );
 }
 
+/// no-silent-trust: a configuration is one guest. What would take others besides it, or go unread beside it, is refused.
+#[test]
+fn no_silent_trust_nothing_weakens_a_configuration() {
+    let party = Party::new();
+    // Another guest than the one whose report it is.
+    fs::write(party.path("guest.toml"), "tee = \"snp\"\nmemory = \"17M\"\nvcpu-type = \"EPYC-Milan\"\n").unwrap();
+    let (key, host) = ("11".repeat(48), "00".repeat(32));
+    let refused = |args: &[&str], expected: &str| {
+        let guest: &[&str] = if args.contains(&"--guest") { &[] } else { &["--guest", "guest.toml"] };
+        let root = ["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml"];
+        let (code, said) = party.verify(&[&root[..], guest, args].concat());
+        assert!(code == 1 && said.contains(expected), "{args:?}: {code}: {said}");
+        let serve = ["serve", "--resources", "secrets", "--state", "state", "--listen", "127.0.0.1:1"];
+        let (code, said) = party.attest(&[&serve[..], guest, args].concat());
+        assert!(code == 1 && said.contains(expected), "{args:?}: {code}: {said}");
+    };
+    for (name, value) in
+        [("--launch-digest", "digests.json"), ("--id-key", &key), ("--author-key", &key), ("--host-data", &host)]
+    {
+        refused(&[name, value], &format!("'--guest <FILE>' cannot be used with '{name} <"));
+        refused(&["--tsc-khz", "1000", name, value, "--guest", "guest.toml"], "' cannot be used with '");
+    }
+    refused(&["--vcpus", "2"], "'--guest <FILE>' cannot be used with '--vcpus <N>'");
+    refused(
+        &["--tsc-khz", "1000"],
+        "error: guest `guest.toml`: tee is snp, whose launch has no frequency in it: tsc-khz is for sw\n",
+    );
+    // What a configuration doesn't say can be.
+    let (code, verdict) = party.below_test_root(&["--guest", "guest.toml", "--chip", &"11".repeat(64)]);
+    assert_eq!((code, failed(&verdict)), (5, vec!["reference.launch-digest", "reference.chip"]));
+}
+
+/// no-silent-trust: an option that nothing comes of is refused.
+#[test]
+fn no_silent_trust_no_option_goes_unread() {
+    let party = Party::new();
+    for (args, expected) in [
+        (&["show", "--report", "report", "--event-log", "table"][..], "'--report <FILE|->'"),
+        (&["verify", "--report", "report", "--ear-format", "cwt"], "--ear <FILE|->"),
+        (&["verify", "--report", "report", "--launch-digest", "digests.json", "--tsc-khz", "1000"], "--tsc-khz <N>'"),
+    ] {
+        let (code, said) = party.attest(args);
+        assert!(code == 1 && said.starts_with("error: the ") && said.contains(expected), "{args:?}: {code}: {said}");
+    }
+}
+
 /// Where two reports differ is told by name, and nobody vouches for either.
 #[test]
 fn two_reports_are_compared() {

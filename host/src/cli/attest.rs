@@ -129,7 +129,7 @@ pub struct ShowArgs {
     pub what: What,
 
     /// The event log of the guest's firmware, beside its quote; - is standard input
-    #[arg(long, value_name = "FILE|-", requires = "quote")]
+    #[arg(long, value_name = "FILE|-", requires = "quote", conflicts_with = "report")]
     pub event_log: Option<Source>,
 
     /// Prints everything as JSON; its keys do not change

@@ -43,7 +43,7 @@ pub struct EarArgs {
     pub ear_key: Option<Source>,
 
     /// Its form
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = EarFormat::Jwt)]
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = EarFormat::Jwt, requires = "ear")]
     pub ear_format: EarFormat,
 }
 
