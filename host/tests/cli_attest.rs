@@ -29,7 +29,7 @@ const POLICY: &str = "[products.milan]\nsnp = 23\nmicrocode = 72\n";
 impl Party {
     /// A guest's report with its certificates, the root of its platform, and the prediction of its launch.
     fn new() -> Self {
-        static FILES: OnceLock<[(&str, Vec<u8>); 5]> = OnceLock::new();
+        static FILES: OnceLock<[(&str, Vec<u8>); 6]> = OnceLock::new();
         let files = FILES.get_or_init(|| {
             let bed = Bed::new(1);
             bed.script(0, [report(0xda, None), Step::Terminate(NOT_BUILT)]);
@@ -37,15 +37,18 @@ impl Party {
             let [guest] = bed.kernel.reports().try_into().unwrap_or_else(|_| unreachable!("one report was asked for"));
             let table = bed.kernel.platform().certificates(EndorsementKey::Vcek).unwrap().to_bytes();
             let ark = CertificateTable::parse(&table).unwrap().endorsements().ark.unwrap().to_vec();
-            let measure =
-                ["measure", "snp", "--memory", "16M", "--vcpus", "1,2", "--vcpu-type", "EPYC-Milan", "--json"];
-            let measured = Command::new(env!("CARGO_BIN_EXE_tenure")).args(measure).output().unwrap();
-            assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stderr));
+            let measured = |form: &[&str]| {
+                let measure = ["measure", "snp", "--memory", "16M", "--vcpus", "1,2", "--vcpu-type", "EPYC-Milan"];
+                let measured = Command::new(env!("CARGO_BIN_EXE_tenure")).args(measure).args(form).output().unwrap();
+                assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stderr));
+                measured.stdout
+            };
             [
                 ("report", guest.report.to_vec()),
                 ("table", table),
                 ("ark.der", ark),
-                ("digests.json", measured.stdout),
+                ("digests.json", measured(&["--json"])),
+                ("digests.txt", measured(&[])),
                 ("policy.toml", POLICY.into()),
             ]
         });
@@ -84,8 +87,11 @@ fn one_launch_from_a_prediction_to_a_verdict() {
     assert_eq!((code, failed(&verdict)), (0, vec![]), "{verdict}");
     assert_eq!((&verdict["verdict"], &verdict["tier"]), (&"test-passed".into(), &"software-test".into()));
     assert_eq!(verdict["report"]["reported_tcb"]["parts"]["snp"], 23);
-    // Of predictions for several numbers of vCPUs any will do, unless one is chosen.
+    // Of predictions for several numbers of vCPUs any will do, unless one is chosen, in either form.
     assert_eq!(party.below_test_root(&["--launch-digest", "digests.json"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt", "--vcpus", "1"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt", "--vcpus", "2"]).0, 5);
     let (code, verdict) = party.below_test_root(&["--launch-digest", "digests.json", "--vcpus", "2"]);
     assert_eq!((code, failed(&verdict)), (5, vec!["reference.launch-digest"]));
     let check =
