@@ -29,6 +29,12 @@ pub enum OutputError {
         /// The setting that names it as input.
         what: &'static str,
     },
+    /// Something of before.
+    #[error("`{}` is there already; nothing is written over", path.display())]
+    There {
+        /// The output.
+        path: PathBuf,
+    },
     /// A directory, a pipe, or a device.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
@@ -80,6 +86,14 @@ impl Output {
         match inputs.into_iter().find(|(_, input)| is_out(input)) {
             Some((what, _)) => Err(OutputError::IsInput { path: path.clone(), what }),
             None => Ok(()),
+        }
+    }
+
+    /// Refuses to write over anything at all, a link that leads nowhere included.
+    pub fn is_new(&self) -> Result<(), OutputError> {
+        match self {
+            Self::File(path) if fs::symlink_metadata(path).is_ok() => Err(OutputError::There { path: path.clone() }),
+            _ => Ok(()),
         }
     }
 
