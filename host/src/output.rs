@@ -235,6 +235,12 @@ mod tests {
         }
         assert!(file(name("new")).spares([("id-key", name("key").as_path())]).is_ok());
         assert!(Output::Stdout.spares([("id-key", name("key").as_path())]).is_ok());
+        symlink("nowhere", name("dangling")).unwrap();
+        for there in ["key", "link", "dangling"] {
+            let error = file(name(there)).is_new().unwrap_err().to_string();
+            assert!(error.ends_with("is there already; nothing is written over"), "{error}");
+        }
+        assert!(file(name("new")).is_new().is_ok() && Output::Stdout.is_new().is_ok());
         let error = |path: PathBuf| file(path).write_text("").unwrap_err().to_string();
         assert!(error(dir.path().to_owned()).ends_with("is not a regular file"));
         assert!(error("/dev/null".into()).contains("not a regular file"));

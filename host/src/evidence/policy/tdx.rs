@@ -60,7 +60,16 @@ pub struct TdxFile {
 /// A policy's file with nothing else in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TdxOnly {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Name<Preset>>,
     tdx: TdxFile,
+}
+
+impl TdxOnly {
+    /// This policy, in full. The preset is what holds for reports, of which it says nothing.
+    pub fn of(preset: Preset, policy: &Policy) -> Self {
+        Self { preset: Some(Name(preset)), tdx: policy.into() }
+    }
 }
 
 /// At least one status: no platform is worth none.
@@ -209,9 +218,15 @@ impl TdxFile {
 }
 
 impl From<&Policy> for TdxOnly {
-    /// All of it, so that nothing depends on a preset.
     fn from(policy: &Policy) -> Self {
-        let tdx = TdxFile {
+        Self { preset: None, tdx: policy.into() }
+    }
+}
+
+impl From<&Policy> for TdxFile {
+    /// All of it, so that nothing of it depends on a preset.
+    fn from(policy: &Policy) -> Self {
+        Self {
             tcb_status: Some(Statuses(policy.statuses.iter().copied().map(Name).collect())),
             tcb_advisories: Some(policy.advisories.iter().cloned().map(Advisory).collect()),
             tcb_evaluation: Some(policy.evaluation),
@@ -225,8 +240,7 @@ impl From<&Policy> for TdxOnly {
             seam_attributes: Some(BitsFile(policy.seam_attributes)),
             attributes: Some(BitsFile(policy.td_attributes)),
             xfam: Some(BitsFile(policy.xfam)),
-        };
-        Self { tdx }
+        }
     }
 }
 
@@ -239,7 +253,7 @@ fn bytes<const N: usize>(all: BTreeSet<Hex<N>>) -> BTreeSet<[u8; N]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -300,7 +314,7 @@ mod tests {
         }
     }
 
-    fn policies() -> impl Strategy<Value = Policy> {
+    pub(in super::super) fn policies() -> impl Strategy<Value = Policy> {
         let bits = || any::<(u64, u64)>().prop_map(|(mask, value)| Bits { mask, value: value & mask });
         let digests = || prop::collection::btree_set(any::<u8>().prop_map(|byte| [byte; 48]), 0..3);
         (
