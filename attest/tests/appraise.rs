@@ -99,6 +99,17 @@ fn real_reports_under_the_strict_policy() {
     );
 }
 
+/// By how much the firmware's ABI was missed is said, as of every other floor.
+#[test]
+fn a_floor_under_the_abi_says_what_is_short_of_it() {
+    for (abi, shortfall) in [((0, 31), None), ((0, 32), Some("0.31 < 0.32")), ((1, 5), Some("0.31 < 1.5"))] {
+        let appraisal = real("genoa-v3-ms", "ask-genoa", &Policy { abi, ..open() });
+        let check = appraisal.checks().named("policy.abi").unwrap();
+        assert_eq!(check.shortfall.as_deref(), shortfall);
+        assert_eq!(check.outcome == Outcome::Failed, shortfall.is_some());
+    }
+}
+
 /// Pitfall: versions are compared part by part. One above what runs is too much in each of them, and no other part makes up
 /// for it; exactly what runs is enough.
 #[test]

@@ -194,6 +194,23 @@ fn no_silent_trust_certificates_for_other_chips_or_versions() {
     assert_eq!(rejected(&long), ["key.chip"]);
 }
 
+/// Whoever gives the certificate of another product's chip is told what it is.
+#[test]
+fn no_silent_trust_certificates_for_other_products_chips() {
+    let [genoa, turin] = [Model::Genoa, Model::Turin].map(|model| Evidence::forged(model, |_| {}, |_| {}));
+    for form in [HwidForm::Raw, HwidForm::OctetString] {
+        let keys = [Model::Genoa, Model::Turin].map(|model| Evidence::forged(model, |_| {}, |it| it.hwid_form = form));
+        let said = |report: &Evidence, key: &Evidence| {
+            let endorsements = Endorsements { vcek: key.endorsements().vcek, ..report.endorsements() };
+            let rejected = verify(&report.report, &endorsements, &report.anchors(), NOW).unwrap_err();
+            rejected.checks().named("key.chip").unwrap().actual.clone()
+        };
+        let [of_genoa, of_turin] = &keys;
+        assert_eq!(said(&genoa, of_turin), "8 bytes long, as a Turin's, not 64 as a Genoa's");
+        assert_eq!(said(&turin, of_genoa), "64 bytes long, as a Milan's or a Genoa's, not 8 as a Turin's");
+    }
+}
+
 /// What is forged without a difference is verified: so a difference is what is found, elsewhere.
 fn verify_forged(model: Model) {
     for form in [HwidForm::Raw, HwidForm::OctetString] {

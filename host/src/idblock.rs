@@ -100,6 +100,17 @@ pub enum IdBlockError {
         /// What is wrong with it.
         source: HexError,
     },
+    /// Several digests of which nobody knows for how many vCPUs each is, or something else.
+    #[error(
+        "launch-digest {from}, line {line}: a digest alone, or on each line a number of vCPUs and the digest for so many, is \
+         what tenure measure prints; a trace is read as JSON"
+    )]
+    Line {
+        /// Where it was read.
+        from: Source,
+        /// The line, from 1.
+        line: usize,
+    },
     /// JSON of something else.
     #[error("launch-digest {from} is not what tenure measure snp --json prints: {source}")]
     Json {
@@ -141,7 +152,8 @@ pub enum IdBlockError {
     },
     /// A digest alone is for any number of vCPUs, or for none.
     #[error(
-        "vcpus {0}: this launch digest doesn't say for how many vCPUs it is; what tenure measure snp --json prints does"
+        "vcpus {0}: this launch digest doesn't say for how many vCPUs it is; what tenure measure snp --json prints does, and \
+         without --json what it prints for several numbers of vCPUs"
     )]
     NothingToChoose(u32),
     /// Signed, and the signature does not hold.

@@ -29,6 +29,12 @@ pub enum OutputError {
         /// The setting that names it as input.
         what: &'static str,
     },
+    /// Something of before.
+    #[error("`{}` is there already; nothing is written over", path.display())]
+    There {
+        /// The output.
+        path: PathBuf,
+    },
     /// A directory, a pipe, or a device.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
@@ -80,6 +86,14 @@ impl Output {
         match inputs.into_iter().find(|(_, input)| is_out(input)) {
             Some((what, _)) => Err(OutputError::IsInput { path: path.clone(), what }),
             None => Ok(()),
+        }
+    }
+
+    /// Refuses to write over anything at all, a link that leads nowhere included.
+    pub fn is_new(&self) -> Result<(), OutputError> {
+        match self {
+            Self::File(path) if fs::symlink_metadata(path).is_ok() => Err(OutputError::There { path: path.clone() }),
+            _ => Ok(()),
         }
     }
 
@@ -221,6 +235,12 @@ mod tests {
         }
         assert!(file(name("new")).spares([("id-key", name("key").as_path())]).is_ok());
         assert!(Output::Stdout.spares([("id-key", name("key").as_path())]).is_ok());
+        symlink("nowhere", name("dangling")).unwrap();
+        for there in ["key", "link", "dangling"] {
+            let error = file(name(there)).is_new().unwrap_err().to_string();
+            assert!(error.ends_with("is there already; nothing is written over"), "{error}");
+        }
+        assert!(file(name("new")).is_new().is_ok() && Output::Stdout.is_new().is_ok());
         let error = |path: PathBuf| file(path).write_text("").unwrap_err().to_string();
         assert!(error(dir.path().to_owned()).ends_with("is not a regular file"));
         assert!(error("/dev/null".into()).contains("not a regular file"));

@@ -29,7 +29,7 @@ const POLICY: &str = "[products.milan]\nsnp = 23\nmicrocode = 72\n";
 impl Party {
     /// A guest's report with its certificates, the root of its platform, and the prediction of its launch.
     fn new() -> Self {
-        static FILES: OnceLock<[(&str, Vec<u8>); 5]> = OnceLock::new();
+        static FILES: OnceLock<[(&str, Vec<u8>); 6]> = OnceLock::new();
         let files = FILES.get_or_init(|| {
             let bed = Bed::new(1);
             bed.script(0, [report(0xda, None), Step::Terminate(NOT_BUILT)]);
@@ -37,15 +37,18 @@ impl Party {
             let [guest] = bed.kernel.reports().try_into().unwrap_or_else(|_| unreachable!("one report was asked for"));
             let table = bed.kernel.platform().certificates(EndorsementKey::Vcek).unwrap().to_bytes();
             let ark = CertificateTable::parse(&table).unwrap().endorsements().ark.unwrap().to_vec();
-            let measure =
-                ["measure", "snp", "--memory", "16M", "--vcpus", "1,2", "--vcpu-type", "EPYC-Milan", "--json"];
-            let measured = Command::new(env!("CARGO_BIN_EXE_tenure")).args(measure).output().unwrap();
-            assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stderr));
+            let measured = |form: &[&str]| {
+                let measure = ["measure", "snp", "--memory", "16M", "--vcpus", "1,2", "--vcpu-type", "EPYC-Milan"];
+                let measured = Command::new(env!("CARGO_BIN_EXE_tenure")).args(measure).args(form).output().unwrap();
+                assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stderr));
+                measured.stdout
+            };
             [
                 ("report", guest.report.to_vec()),
                 ("table", table),
                 ("ark.der", ark),
-                ("digests.json", measured.stdout),
+                ("digests.json", measured(&["--json"])),
+                ("digests.txt", measured(&[])),
                 ("policy.toml", POLICY.into()),
             ]
         });
@@ -84,8 +87,11 @@ fn one_launch_from_a_prediction_to_a_verdict() {
     assert_eq!((code, failed(&verdict)), (0, vec![]), "{verdict}");
     assert_eq!((&verdict["verdict"], &verdict["tier"]), (&"test-passed".into(), &"software-test".into()));
     assert_eq!(verdict["report"]["reported_tcb"]["parts"]["snp"], 23);
-    // Of predictions for several numbers of vCPUs any will do, unless one is chosen.
+    // Of predictions for several numbers of vCPUs any will do, unless one is chosen, in either form.
     assert_eq!(party.below_test_root(&["--launch-digest", "digests.json"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt", "--vcpus", "1"]).0, 0);
+    assert_eq!(party.below_test_root(&["--launch-digest", "digests.txt", "--vcpus", "2"]).0, 5);
     let (code, verdict) = party.below_test_root(&["--launch-digest", "digests.json", "--vcpus", "2"]);
     assert_eq!((code, failed(&verdict)), (5, vec!["reference.launch-digest"]));
     let check =
@@ -258,6 +264,52 @@ fn one_launch_a_configuration_says_what_to_expect() {
         "memory = 1\n",
         "error: config `guest.toml`, line 1, key `memory`: memory size 1 bytes is not a multiple of the page size 4096\n",
     );
+}
+
+/// no-silent-trust: a configuration is one guest. What would take others besides it, or go unread beside it, is refused.
+#[test]
+fn no_silent_trust_nothing_weakens_a_configuration() {
+    let party = Party::new();
+    // Another guest than the one whose report it is.
+    fs::write(party.path("guest.toml"), "tee = \"snp\"\nmemory = \"17M\"\nvcpu-type = \"EPYC-Milan\"\n").unwrap();
+    let (key, host) = ("11".repeat(48), "00".repeat(32));
+    let refused = |args: &[&str], expected: &str| {
+        let guest: &[&str] = if args.contains(&"--guest") { &[] } else { &["--guest", "guest.toml"] };
+        let root = ["--test-root", "ark.der", "--allow-test-root", "milan", "--policy", "policy.toml"];
+        let (code, said) = party.verify(&[&root[..], guest, args].concat());
+        assert!(code == 1 && said.contains(expected), "{args:?}: {code}: {said}");
+        let serve = ["serve", "--resources", "secrets", "--state", "state", "--listen", "127.0.0.1:1"];
+        let (code, said) = party.attest(&[&serve[..], guest, args].concat());
+        assert!(code == 1 && said.contains(expected), "{args:?}: {code}: {said}");
+    };
+    for (name, value) in
+        [("--launch-digest", "digests.json"), ("--id-key", &key), ("--author-key", &key), ("--host-data", &host)]
+    {
+        refused(&[name, value], &format!("'--guest <FILE>' cannot be used with '{name} <"));
+        refused(&["--tsc-khz", "1000", name, value, "--guest", "guest.toml"], "' cannot be used with '");
+    }
+    refused(&["--vcpus", "2"], "'--guest <FILE>' cannot be used with '--vcpus <N>'");
+    refused(
+        &["--tsc-khz", "1000"],
+        "error: guest `guest.toml`: tee is snp, whose launch has no frequency in it: tsc-khz is for sw\n",
+    );
+    // What a configuration doesn't say can be.
+    let (code, verdict) = party.below_test_root(&["--guest", "guest.toml", "--chip", &"11".repeat(64)]);
+    assert_eq!((code, failed(&verdict)), (5, vec!["reference.launch-digest", "reference.chip"]));
+}
+
+/// no-silent-trust: an option that nothing comes of is refused.
+#[test]
+fn no_silent_trust_no_option_goes_unread() {
+    let party = Party::new();
+    for (args, expected) in [
+        (&["show", "--report", "report", "--event-log", "table"][..], "'--report <FILE|->'"),
+        (&["verify", "--report", "report", "--ear-format", "cwt"], "--ear <FILE|->"),
+        (&["verify", "--report", "report", "--launch-digest", "digests.json", "--tsc-khz", "1000"], "--tsc-khz <N>'"),
+    ] {
+        let (code, said) = party.attest(args);
+        assert!(code == 1 && said.starts_with("error: the ") && said.contains(expected), "{args:?}: {code}: {said}");
+    }
 }
 
 /// Where two reports differ is told by name, and nobody vouches for either.

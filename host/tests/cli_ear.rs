@@ -186,6 +186,7 @@ fn no_silent_trust_policies_of_quotes_have_one_name_whatever_the_nonce() {
     let ear_key = key_file();
     let policy = |mrtd: &str, data: &str| {
         let guest = ["--mrtd", &mrtd.repeat(48), "--report-data", &data.repeat(64)];
+        let _ = fs::remove_file(party.0.path().join("quote"));
         attest(&[&["testroot", "sign", "root", "-o", "quote"], &guest[..]].concat());
         let evidence = ["verify", "--quote", "quote", "--collateral", "root/collateral"];
         let below = ["--test-root", "root/root.der", "--allow-test-root", "intel"];

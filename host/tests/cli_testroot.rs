@@ -29,8 +29,9 @@ impl Place {
         place
     }
 
-    /// Signs into `report.bin`.
+    /// Signs into `report.bin`, in place of what was signed before.
     fn sign(&self, more: &[&str]) -> (i32, String) {
+        let _ = fs::remove_file(self.path("report.bin"));
         let (digest, data) = ("11".repeat(48), "da".repeat(64));
         let sign = ["testroot", "sign", "root", "--launch-digest", &digest, "--report-data", &data, "-o", "report.bin"];
         self.attest(&[&sign[..], more].concat())
@@ -121,8 +122,19 @@ fn what_is_signed_is_what_was_asked_for() {
         let sign = ["testroot", "sign", "root", "--launch-digest", "digest.txt", "--report-data", &data, "--out", out];
         place.attest(&[&sign[..], more].concat())
     };
+    let (code, said) = from_file("report.bin", &[]);
+    assert_eq!((code, &said[..]), (1, "error: out `report.bin` is there already; nothing is written over\n"));
+    assert_eq!(fs::read(place.path("report.bin")).unwrap(), bytes);
+    fs::remove_file(place.path("report.bin")).unwrap();
     assert_eq!(from_file("report.bin", &[]).0, 0);
     assert_eq!(place.verify(&below("turin")).0, 0);
+    fs::remove_file(place.path("report.bin")).unwrap();
+    // So is one for several numbers of vCPUs.
+    fs::write(place.path("digest.txt"), format!("   1  {}\n   4  {}\n", "22".repeat(48), "11".repeat(48))).unwrap();
+    assert_eq!(from_file("report.bin", &["--vcpus", "4"]).0, 0);
+    assert_eq!(place.verify(&below("turin")).0, 0);
+    fs::remove_file(place.path("report.bin")).unwrap();
+    assert!(from_file("report.bin", &[]).1.ends_with("for 1, 4 vCPUs: --vcpus chooses one\n"));
     assert!(from_file("digest.txt", &[]).1.ends_with("`digest.txt` is the launch-digest: it would be overwritten\n"));
     assert_eq!(from_file("-", &["--json"]).0, 1);
 }

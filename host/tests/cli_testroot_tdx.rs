@@ -28,8 +28,9 @@ impl Place {
         (place, said)
     }
 
-    /// Signs into `quote.bin`.
+    /// Signs into `quote.bin`, in place of what was signed before.
     fn sign(&self, more: &[&str]) -> (i32, String) {
+        let _ = fs::remove_file(self.path("quote.bin"));
         let (mrtd, data) = ("11".repeat(48), "da".repeat(64));
         let sign = ["testroot", "sign", "root", "--mrtd", &mrtd, "--report-data", &data, "-o", "quote.bin"];
         self.attest(&[&sign[..], more].concat())

@@ -240,7 +240,11 @@ impl Judge<'_> {
         let [minor, major, ..] = report.policy().to_le_bytes();
         let (least_major, least_minor) = self.policy.abi;
         let wanted = format!("at least {least_major}.{least_minor}");
-        self.checks.require(ABI, (major, minor) >= self.policy.abi, wanted, format!("{major}.{minor}"));
+        let found = format!("{major}.{minor}");
+        self.checks.require(ABI, (major, minor) >= self.policy.abi, wanted, &found);
+        if (major, minor) < self.policy.abi {
+            self.checks.fall_short(format!("{found} < {least_major}.{least_minor}"));
+        }
         for (bit, allowance, id) in FLAGS_ALLOWED {
             let there = report.policy() & bit != 0;
             let advisory = (allowance == Allowance::Debug).then_some(ABOUT_DEBUG);

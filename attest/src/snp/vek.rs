@@ -2,11 +2,14 @@
 //!
 //! Owns AMD's extensions. A missing one is missing, never a default. Specification: AMD 57230, "X.509 extensions".
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use der::Decode as _;
 use der::asn1::{Ia5StringRef, ObjectIdentifier, OctetStringRef};
 
+use super::Product;
 use crate::x509::Certificate;
 
 const PRODUCT: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.2");
@@ -42,6 +45,14 @@ pub(crate) enum Unsaid {
     Missing,
     #[error("malformed")]
     Malformed,
+    #[error("{bytes} bytes long, as {}, not {} as a {wanted}'s", owners(*bytes), wanted.chip_id_bytes())]
+    OtherChip { bytes: usize, wanted: Product },
+}
+
+/// Whose chips have identifiers of so many bytes, in words; nothing if nobody's.
+fn owners(bytes: usize) -> String {
+    let owners = Product::ALL.into_iter().filter(|product| product.chip_id_bytes() == bytes);
+    owners.map(|product| format!("a {product}'s")).collect::<Vec<_>>().join(" or ")
 }
 
 /// The version of a part.
@@ -56,13 +67,17 @@ pub(crate) fn product(certificate: &Certificate<'_>) -> Result<String, Unsaid> {
 }
 
 /// The chip's identifier: as it is in some certificates, as an OCTET STRING in others.
-pub(crate) fn chip<'c>(certificate: &'c Certificate<'_>, bytes: usize) -> Result<&'c [u8], Unsaid> {
+pub(crate) fn chip<'c>(certificate: &'c Certificate<'_>, wanted: Product) -> Result<&'c [u8], Unsaid> {
     let contents = said(certificate, HWID)?;
-    if contents.len() == bytes {
+    if contents.len() == wanted.chip_id_bytes() {
         return Ok(contents);
     }
-    let chip = <&OctetStringRef>::from_der(contents).map_err(|_| Unsaid::Malformed)?.as_bytes();
-    if chip.len() == bytes { Ok(chip) } else { Err(Unsaid::Malformed) }
+    let chip = <&OctetStringRef>::from_der(contents).map_or(contents, OctetStringRef::as_bytes);
+    match chip.len() {
+        bytes if bytes == wanted.chip_id_bytes() => Ok(chip),
+        bytes if owners(bytes).is_empty() => Err(Unsaid::Malformed),
+        bytes => Err(Unsaid::OtherChip { bytes, wanted }),
+    }
 }
 
 /// Whether it names a chip.
@@ -79,7 +94,7 @@ pub(crate) fn names_provider(certificate: &Certificate<'_>) -> bool {
 #[cfg(feature = "parsers")]
 pub(crate) fn read_all(certificate: &Certificate<'_>) {
     let _ = (product(certificate), names_chip(certificate), names_provider(certificate));
-    let _ = [8, 64].map(|bytes| chip(certificate, bytes).is_ok());
+    let _ = Product::ALL.map(|product| chip(certificate, product).is_ok());
     let _ = [Part::BootLoader, Part::Tee, Part::Snp, Part::Microcode, Part::Fmc].map(|part| version(certificate, part));
 }
 

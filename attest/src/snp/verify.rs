@@ -343,7 +343,7 @@ impl Judge {
             return self.checks.skip(KEY_CHIP, "a VLEK belongs to a provider, not to a chip");
         }
         let (chip, rest) = report.chip_id().split_at(product.chip_id_bytes());
-        let found = match vek::chip(key, chip.len()) {
+        let found = match vek::chip(key, product) {
             Ok(of) if of == chip && rest.iter().all(|byte| *byte == 0) => Ok(Hex(of).to_string()),
             Ok(of) => Err(Hex(of).to_string()),
             Err(why) => Err(why.to_string()),

@@ -75,11 +75,11 @@ pub enum AttestCommand {
 
     /// Prints a policy in full: a preset, or what a file comes to
     ///
-    /// What is printed is a policy's file. A file may name a preset, whose values hold where it says nothing; keys that are
-    /// unknown are errors.
+    /// What is printed is a policy's file, about reports and quotes or about one of them. A file may name a preset, whose values
+    /// hold where it says nothing; keys that are unknown are errors.
     #[command(after_long_help = super::help(
         "tenure attest policy > policy.toml\ntenure attest policy --preset hardened\ntenure attest policy --policy policy.toml --json\n\
-         tenure attest policy --tee tdx >> policy.toml"
+         tenure attest policy --tee tdx"
     ))]
     Policy(Deferred<PolicyArgs>),
 
@@ -129,7 +129,7 @@ pub struct ShowArgs {
     pub what: What,
 
     /// The event log of the guest's firmware, beside its quote; - is standard input
-    #[arg(long, value_name = "FILE|-", requires = "quote")]
+    #[arg(long, value_name = "FILE|-", requires = "quote", conflicts_with = "report")]
     pub event_log: Option<Source>,
 
     /// Prints everything as JSON; its keys do not change
@@ -148,9 +148,9 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = PresetName::Strict)]
     pub preset: PresetName,
 
-    /// Of which technology; a policy's file may be about both
-    #[arg(long, value_enum, value_name = "NAME", default_value_t = TeeName::Snp)]
-    pub tee: TeeName,
+    /// Of which technology alone: of the other the preset holds then [default: both]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub tee: Option<TeeName>,
 
     /// Prints it as JSON
     #[arg(long)]
@@ -260,15 +260,15 @@ fn show_quote(from: &Source, args: &ShowArgs) -> Result<String, CliError> {
 }
 
 fn print_policy(args: &PolicyArgs) -> Result<ExitCode, CliError> {
+    let preset = args.preset.into();
+    let (preset, reports, quotes) = match &args.policy {
+        Some(file) => policy::read_all(file).map_err(EvidenceError::from)?,
+        None => (preset, Policy::preset(preset), tdx::Policy::preset(preset)),
+    };
     let text = match args.tee {
-        TeeName::Snp => written(&PolicyFile::from(&chosen(args.policy.as_ref(), args.preset)?), args)?,
-        TeeName::Tdx => {
-            let policy = match &args.policy {
-                Some(file) => policy::tdx::read(file).map_err(EvidenceError::from)?,
-                None => tdx::Policy::preset(args.preset.into()),
-            };
-            written(&TdxOnly::from(&policy), args)?
-        }
+        None => written(&PolicyFile::of(preset, &reports).and_quotes(&quotes), args)?,
+        Some(TeeName::Snp) => written(&PolicyFile::of(preset, &reports), args)?,
+        Some(TeeName::Tdx) => written(&TdxOnly::of(preset, &quotes), args)?,
     };
     print(&text)?;
     Ok(ExitCode::Success)

@@ -61,6 +61,12 @@ pub enum ExpectedError {
         /// The configuration.
         path: PathBuf,
     },
+    /// Another guest is told nothing of it that is measured.
+    #[error("guest `{}`: tee is snp, whose launch has no frequency in it: tsc-khz is for sw", path.display())]
+    Frequency {
+        /// The configuration.
+        path: PathBuf,
+    },
 }
 
 /// What a report must say of a guest that was launched so.
@@ -82,6 +88,7 @@ pub fn of_config(path: &Path, tsc_khz: Option<u32>) -> Result<ReferenceValues, E
     let config = resolved.map_err(|source| ExpectedError::Config { path: path.to_owned(), source })?.run;
     let (inputs, vcpus) = (Inputs::open(&config)?, VcpuCount::try_from(i64::from(config.vcpus))?);
     match config.tee {
+        Tee::Snp if tsc_khz.is_some() => Err(ExpectedError::Frequency { path: path.to_owned() }),
         Tee::Snp => of_launch(&snp(&config, &inputs, vcpus)?),
         Tee::Sw => {
             let tsc_khz = tsc_khz.ok_or_else(|| ExpectedError::NoFrequency { path: path.to_owned() })?;

@@ -206,9 +206,12 @@ pub fn read(from: &Source) -> Result<Policy, PolicyFileError> {
 
 /// Reads both policies in a file, that for reports and that for quotes.
 pub fn read_both(from: &Source) -> Result<(Policy, attest::tdx::Policy), PolicyFileError> {
-    let mut file = read_file(from)?;
-    let quotes = file.tdx.take().unwrap_or_default().over(preset(file.preset));
-    Ok((file.into(), quotes))
+    read_file(from).map(|file| file.policies()).map(|(_, reports, quotes)| (reports, quotes))
+}
+
+/// The same, with the preset that holds where the file says nothing.
+pub fn read_all(from: &Source) -> Result<(Preset, Policy, attest::tdx::Policy), PolicyFileError> {
+    read_file(from).map(PolicyFile::policies)
 }
 
 fn read_file(from: &Source) -> Result<PolicyFile, PolicyFileError> {
@@ -238,6 +241,25 @@ pub fn parse(text: &str, from: &Source) -> Result<PolicyFile, PolicyFileError> {
     }
 }
 
+impl PolicyFile {
+    /// This policy for reports, in full. The preset is what holds for quotes, of which it says nothing.
+    pub fn of(preset: Preset, reports: &Policy) -> Self {
+        Self { preset: Some(Name(preset)), ..Self::from(reports) }
+    }
+
+    /// The same with this policy for quotes in full, so that nothing depends on the preset.
+    #[must_use]
+    pub fn and_quotes(self, quotes: &attest::tdx::Policy) -> Self {
+        Self { tdx: Some(quotes.into()), ..self }
+    }
+
+    fn policies(mut self) -> (Preset, Policy, attest::tdx::Policy) {
+        let preset = preset(self.preset);
+        let quotes = self.tdx.take().unwrap_or_default().over(preset);
+        (preset, self.into(), quotes)
+    }
+}
+
 impl From<PolicyFile> for Policy {
     fn from(file: PolicyFile) -> Self {
         let base = Self::preset(preset(file.preset));
@@ -257,7 +279,7 @@ impl From<PolicyFile> for Policy {
 }
 
 impl From<&Policy> for PolicyFile {
-    /// All of it, so that nothing depends on a preset.
+    /// All of it, so that nothing of it depends on a preset.
     fn from(policy: &Policy) -> Self {
         Self {
             preset: None,
@@ -374,6 +396,10 @@ mod tests {
         }
     }
 
+    fn presets() -> impl Strategy<Value = Preset> {
+        prop::sample::select(&Preset::ALL[..])
+    }
+
     fn policies() -> impl Strategy<Value = Policy> {
         let floor = any::<[u8; 5]>().prop_map(|[fmc, boot_loader, tee, snp, microcode]| TcbFloor {
             fmc,
@@ -400,6 +426,34 @@ mod tests {
             let file = PolicyFile::from(&policy);
             prop_assert_eq!(&said(&toml::to_string(&file).unwrap()), &policy);
             prop_assert_eq!(&said(&serde_json::to_string(&file).unwrap()), &policy);
+        }
+
+        /// no-silent-trust: a file that is printed means the same when it is read, for both technologies: of that which it
+        /// says nothing about its preset.
+        #[test]
+        fn no_silent_trust_what_is_written_is_read_of_both(
+            preset in presets(),
+            reports in policies(),
+            quotes in tdx::tests::policies(),
+        ) {
+            let of_reports = PolicyFile::of(preset, &reports);
+            let of_quotes = tdx::TdxOnly::of(preset, &quotes);
+            let of_both = of_reports.clone().and_quotes(&quotes);
+            let (usual, usual_quotes) = (Policy::preset(preset), attest::tdx::Policy::preset(preset));
+            let written = |toml: String, json: String, expected: (Preset, &Policy, &attest::tdx::Policy)| {
+                for text in [toml, json] {
+                    let (preset, reports, quotes) = parse(&text, &Source::Stdin).unwrap().policies();
+                    prop_assert_eq!((preset, &reports, &quotes), expected);
+                }
+                Ok(())
+            };
+            let toml = toml::to_string(&of_reports).unwrap();
+            written(toml, serde_json::to_string(&of_reports).unwrap(), (preset, &reports, &usual_quotes))?;
+            let toml = toml::to_string(&of_quotes).unwrap();
+            written(toml, serde_json::to_string(&of_quotes).unwrap(), (preset, &usual, &quotes))?;
+            let toml = toml::to_string(&of_both).unwrap();
+            prop_assert!(toml.starts_with(&format!("preset = \"{preset}\"\n")), "{}", toml);
+            written(toml, serde_json::to_string(&of_both).unwrap(), (preset, &reports, &quotes))?;
         }
 
         /// no-silent-trust: any text is read or refused, with a line that there is.

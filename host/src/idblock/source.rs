@@ -130,48 +130,70 @@ impl DigestSource {
             Self::Digest(digest) => return alone(*digest),
             Self::Measured(from) => from,
         };
-        let bytes = from.read("launch-digest", JSON_MAX)?;
-        let text = String::from_utf8_lossy(&bytes);
-        // Without `--json` the digest is printed as it is.
-        if !text.trim_start().starts_with('{') {
-            return alone(parsed(from, &text)?);
+        match Measured::read(from)? {
+            Measured::Alone(digest) => alone(digest),
+            Measured::For(digests) => choose(from, &digests, vcpus),
         }
-        choose(from, &text, vcpus)
     }
 
     /// Every digest there is; of several, those for so many vCPUs if that is said.
     pub fn read_all(&self, vcpus: Option<u32>) -> Result<Vec<Digest>, IdBlockError> {
         match (vcpus, self) {
-            (None, Self::Measured(from)) => {
-                let bytes = from.read("launch-digest", JSON_MAX)?;
-                let text = String::from_utf8_lossy(&bytes);
-                if !text.trim_start().starts_with('{') {
-                    return Ok(vec![parsed(from, &text)?]);
-                }
-                let measured = measured(from, &text)?;
-                measured.digests.iter().map(|digest| digest_of(from, digest)).collect()
-            }
+            (None, Self::Measured(from)) => match Measured::read(from)? {
+                Measured::Alone(digest) => Ok(vec![digest]),
+                Measured::For(digests) => digests.iter().map(|digest| digest_of(from, digest)).collect(),
+            },
             _ => Ok(vec![self.read(vcpus)?]),
         }
     }
 }
 
+/// What `tenure measure snp` printed.
+#[derive(Debug)]
+enum Measured {
+    /// A digest as it is.
+    Alone(Digest),
+    /// At least one, each with its number of vCPUs.
+    For(Vec<DigestFor>),
+}
+
 /// What is wanted of `tenure measure snp --json`.
 #[derive(Deserialize)]
-struct Measured {
+struct Prediction {
     digests: Vec<DigestFor>,
 }
 
-/// A digest alone.
-fn parsed(from: &Source, text: &str) -> Result<Digest, IdBlockError> {
-    text.trim().parse().map_err(|source| IdBlockError::Digest { from: from.clone(), source })
+impl Measured {
+    fn read(from: &Source) -> Result<Self, IdBlockError> {
+        let bytes = from.read("launch-digest", JSON_MAX)?;
+        Self::parse(from, &String::from_utf8_lossy(&bytes))
+    }
+
+    fn parse(from: &Source, text: &str) -> Result<Self, IdBlockError> {
+        if text.trim_start().starts_with('{') {
+            let json = |source| IdBlockError::Json { from: from.clone(), source };
+            let Prediction { digests } = serde_json::from_str(text).map_err(json)?;
+            return if digests.is_empty() { Err(IdBlockError::None(from.clone())) } else { Ok(Self::For(digests)) };
+        }
+        // Without `--json` one digest is printed as it is, and of several each after its number of vCPUs.
+        if !text.trim().contains(char::is_whitespace) {
+            let digest = text.trim().parse().map_err(|source| IdBlockError::Digest { from: from.clone(), source })?;
+            return Ok(Self::Alone(digest));
+        }
+        let numbered = |(index, line): (usize, &str)| {
+            line_of(line).ok_or_else(|| IdBlockError::Line { from: from.clone(), line: index + 1 })
+        };
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines.map(numbered).collect::<Result<_, _>>().map(Self::For)
+    }
 }
 
-/// At least one digest.
-fn measured(from: &Source, json: &str) -> Result<Measured, IdBlockError> {
-    let measured: Measured =
-        serde_json::from_str(json).map_err(|source| IdBlockError::Json { from: from.clone(), source })?;
-    if measured.digests.is_empty() { Err(IdBlockError::None(from.clone())) } else { Ok(measured) }
+/// A number of vCPUs, and what should be a digest.
+fn line_of(line: &str) -> Option<DigestFor> {
+    let (vcpus, digest) = line.trim().split_once(char::is_whitespace)?;
+    let digest = digest.trim_start();
+    (!digest.contains(char::is_whitespace))
+        .then(|| Some(DigestFor { vcpus: vcpus.parse().ok()?, launch_digest: digest.to_owned() }))?
 }
 
 fn digest_of(from: &Source, digest: &DigestFor) -> Result<Digest, IdBlockError> {
@@ -179,11 +201,9 @@ fn digest_of(from: &Source, digest: &DigestFor) -> Result<Digest, IdBlockError> 
     digest.launch_digest.parse().map_err(wrong)
 }
 
-fn choose(from: &Source, json: &str, vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
-    let measured = measured(from, json)?;
-    let there = measured.digests.iter().map(|digest| digest.vcpus.to_string()).collect::<Vec<_>>().join(", ");
-    let mut fitting: Vec<_> =
-        measured.digests.iter().filter(|digest| vcpus.is_none_or(|vcpus| digest.vcpus == vcpus)).collect();
+fn choose(from: &Source, digests: &[DigestFor], vcpus: Option<u32>) -> Result<Digest, IdBlockError> {
+    let there = digests.iter().map(|digest| digest.vcpus.to_string()).collect::<Vec<_>>().join(", ");
+    let mut fitting: Vec<_> = digests.iter().filter(|digest| vcpus.is_none_or(|vcpus| digest.vcpus == vcpus)).collect();
     // The same number may have been asked for twice.
     fitting.dedup();
     match (fitting.as_slice(), vcpus) {
@@ -213,11 +233,59 @@ mod tests {
         }
     }
 
+    /// What is printed without `--json` says as much as with it; several digests without their numbers say too little.
+    #[test]
+    fn no_silent_trust_digests_in_text() {
+        let read = |text: &str, vcpus| match Measured::parse(&Source::Stdin, text).map_err(|error| error.to_string())? {
+            Measured::Alone(digest) => Ok(digest),
+            Measured::For(digests) => choose(&Source::Stdin, &digests, vcpus).map_err(|error| error.to_string()),
+        };
+        let (one, four) = ("11".repeat(48), "44".repeat(48));
+        let text = format!("   1  {one}\n   4  {four}\n");
+        assert_eq!(read(&text, Some(4)), Ok(Digest([0x44; 48])));
+        assert_eq!(read(&format!(" 4 {four}"), None), Ok(Digest([0x44; 48])));
+        assert_eq!(read(&format!("\n{one}\r\n"), None), Ok(Digest([0x11; 48])));
+        for (text, vcpus, expected) in [
+            (
+                text.clone(),
+                None,
+                "launch-digest on standard input has several digests, for 1, 4 vCPUs: --vcpus chooses one",
+            ),
+            (text.clone(), Some(2), "launch-digest on standard input has no digest for 2 vCPUs; it has 1, 4"),
+            (
+                format!("{one}\n{four}\n"),
+                Some(4),
+                "launch-digest on standard input, line 1: a digest alone, or on each line",
+            ),
+            (
+                format!("1 {one}\n\nfour {four}\n"),
+                Some(4),
+                "launch-digest on standard input, line 3: a digest alone, or",
+            ),
+            (
+                format!("0x1000  normal  {one}  label\n{one}\n"),
+                None,
+                "launch-digest on standard input, line 1: a digest",
+            ),
+            (format!("1 {one}\n4 44\n"), Some(4), "launch-digest on standard input, digest for 4 vCPUs: it has 2 char"),
+        ] {
+            let error = read(&text, vcpus).unwrap_err();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        }
+    }
+
     proptest! {
         /// no-silent-trust: JSON of any kind is read or refused.
         #[test]
-        fn no_silent_trust_any_json(json in "\\{[\\PC]{0,60}", vcpus in prop::option::of(0u32..3)) {
-            prop_assert!(choose(&Source::Stdin, &json, vcpus).is_err());
+        fn no_silent_trust_any_json(json in "\\{[\\PC]{0,60}") {
+            prop_assert!(Measured::parse(&Source::Stdin, &json).is_err());
+        }
+
+        /// no-silent-trust: text of any kind, too.
+        #[test]
+        fn no_silent_trust_any_text(text in "[\\PC\n]{0,60}") {
+            let measured = Measured::parse(&Source::Stdin, &text);
+            prop_assert!(measured.is_err() || matches!(measured, Ok(Measured::For(_))));
         }
     }
 }

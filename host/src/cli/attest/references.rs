@@ -16,6 +16,9 @@ mod quote;
 
 pub use quote::{CollateralArgs, QuoteReferenceArgs};
 
+/// What a configuration says of its guest. Beside it these would allow guests besides that one, or another than that.
+const SAID_BY_GUEST: [&str; 4] = ["launch_digests", "host_data", "id_keys", "author_keys"];
+
 /// What an SNP guest is expected to be.
 #[derive(Debug, Args)]
 pub struct ReferenceArgs {
@@ -24,16 +27,19 @@ pub struct ReferenceArgs {
     #[arg(long = "launch-digest", value_name = "HEX|FILE|-")]
     pub launch_digests: Vec<DigestSource>,
 
-    /// Expects the guest that `tenure run --config FILE` launches: its launch digest, host data and who signed its ID block
-    #[arg(long, value_name = "FILE")]
+    /// Expects the guest that `tenure run --config FILE` launches and no other: its launch digest, host data and who signed
+    /// its ID block, none of which can be given besides
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_GUEST)]
     pub guest: Option<PathBuf>,
 
     /// Frequency in kHz of the TSC of the host that launches --guest, if that has tee sw
-    #[arg(long, value_name = "N", requires = "guest", value_parser = clap::value_parser!(u32).range(1..))]
+    // What is required, and conflicts with what is there, is not missed: so each conflicts with the other's.
+    #[arg(long, value_name = "N", requires = "guest", conflicts_with_all = SAID_BY_GUEST,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub tsc_khz: Option<u32>,
 
     /// Of launch digests for several numbers of vCPUs, takes only that for so many
-    #[arg(long, value_name = "N", requires = "launch_digests",
+    #[arg(long, value_name = "N", requires = "launch_digests", conflicts_with = "guest",
         value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX))]
     pub vcpus: Option<u32>,
 

@@ -119,7 +119,7 @@ pub struct SignArgs {
     #[arg(long, value_name = "HEX", value_parser = hex::parse::<64>)]
     pub report_data: [u8; 64],
 
-    /// Where the report or quote goes; - is standard output
+    /// Where the report or quote goes, a file that must not be there yet; - is standard output
     #[arg(short, long, value_name = "FILE|-")]
     pub out: Output,
 
@@ -279,6 +279,7 @@ fn sign(args: &SignArgs) -> Result<ExitCode, CliError> {
     let GuestArgs { launch_digest, mrtd } = &args.guest;
     let input = launch_digest.as_ref().and_then(DigestSource::source).and_then(Source::path);
     args.out.spares(input.map(|path| ("launch-digest", path))).map_err(IdBlockError::from)?;
+    args.out.is_new().map_err(IdBlockError::from)?;
     let (bytes, signed) = match (launch_digest, mrtd) {
         (Some(digest), _) => sign_report(digest, args)?,
         (None, Some(mrtd)) => sign_quote(mrtd, args)?,

@@ -30,9 +30,9 @@ impl Named for TcbStatus {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TdxFile {
     /// What platforms may be worth.
-    tcb_status: Option<BTreeSet<Name<TcbStatus>>>,
+    tcb_status: Option<Statuses>,
     /// Advisories that may concern them.
-    tcb_advisories: Option<BTreeSet<String>>,
+    tcb_advisories: Option<BTreeSet<Advisory>>,
     /// The least number of Intel's evaluation.
     tcb_evaluation: Option<u32>,
     /// The least number of the root's list of revoked certificates.
@@ -60,7 +60,62 @@ pub struct TdxFile {
 /// A policy's file with nothing else in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TdxOnly {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Name<Preset>>,
     tdx: TdxFile,
+}
+
+impl TdxOnly {
+    /// This policy, in full. The preset is what holds for reports, of which it says nothing.
+    pub fn of(preset: Preset, policy: &Policy) -> Self {
+        Self { preset: Some(Name(preset)), tdx: policy.into() }
+    }
+}
+
+/// At least one status: no platform is worth none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeSet<Name<TcbStatus>>", into = "BTreeSet<Name<TcbStatus>>")]
+struct Statuses(BTreeSet<Name<TcbStatus>>);
+
+impl TryFrom<BTreeSet<Name<TcbStatus>>> for Statuses {
+    type Error = &'static str;
+
+    fn try_from(names: BTreeSet<Name<TcbStatus>>) -> Result<Self, &'static str> {
+        if names.is_empty() {
+            Err("it is empty, and no platform is worth nothing: name a status")
+        } else {
+            Ok(Self(names))
+        }
+    }
+}
+
+impl From<Statuses> for BTreeSet<Name<TcbStatus>> {
+    fn from(Statuses(names): Statuses) -> Self {
+        names
+    }
+}
+
+/// An advisory's name, as Intel's statements have it: another would never be found there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Advisory(String);
+
+impl TryFrom<String> for Advisory {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.strip_prefix("INTEL-SA-");
+        match digits.is_some_and(|digits| digits.len() == 5 && digits.bytes().all(|digit| digit.is_ascii_digit())) {
+            true => Ok(Self(text)),
+            false => Err(format!("{text:?} is no advisory; write it like \"INTEL-SA-00615\", with five digits")),
+        }
+    }
+}
+
+impl From<Advisory> for String {
+    fn from(Advisory(name): Advisory) -> Self {
+        name
+    }
 }
 
 /// Bytes, two hexadecimal digits each.
@@ -82,12 +137,34 @@ impl<const N: usize> From<Hex<N>> for String {
     }
 }
 
-/// Bits under a mask.
+/// Bits under a mask, as they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BitsFile {
+struct Written {
     mask: Number,
     value: Number,
+}
+
+/// The same, and every bit of the value is looked at: whoever wrote another meant more than it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+struct BitsFile(Bits);
+
+impl TryFrom<Written> for BitsFile {
+    type Error = String;
+
+    fn try_from(Written { mask: Number(mask), value: Number(value) }: Written) -> Result<Self, String> {
+        match value & !mask {
+            0 => Ok(Self(Bits { mask, value })),
+            unseen => Err(format!("value {value:#x} has bits that mask {mask:#x} leaves out: {unseen:#x}")),
+        }
+    }
+}
+
+impl From<BitsFile> for Written {
+    fn from(BitsFile(Bits { mask, value }): BitsFile) -> Self {
+        Self { mask: Number(mask), value: Number(value) }
+    }
 }
 
 /// A number of 64 bits, written like 0x1f: TOML's own are shorter by one.
@@ -121,8 +198,10 @@ impl TdxFile {
     pub(super) fn over(self, preset: Preset) -> Policy {
         let base = Policy::preset(preset);
         Policy {
-            statuses: self.tcb_status.map_or(base.statuses, bare),
-            advisories: self.tcb_advisories.unwrap_or(base.advisories),
+            statuses: self.tcb_status.map_or(base.statuses, |Statuses(names)| bare(names)),
+            advisories: self
+                .tcb_advisories
+                .map_or(base.advisories, |names| names.into_iter().map(String::from).collect()),
             evaluation: self.tcb_evaluation.unwrap_or(base.evaluation),
             root_crl: self.root_crl.unwrap_or(base.root_crl),
             pck_crl: self.pck_crl.unwrap_or(base.pck_crl),
@@ -131,19 +210,25 @@ impl TdxFile {
             mr_seams: self.mrseam.map_or(base.mr_seams, bytes),
             mr_signer_seams: self.mrsignerseam.map_or(base.mr_signer_seams, bytes),
             allow: self.allow.map_or(base.allow, bare),
-            seam_attributes: self.seam_attributes.map_or(base.seam_attributes, Bits::from),
-            td_attributes: self.attributes.map_or(base.td_attributes, Bits::from),
-            xfam: self.xfam.map_or(base.xfam, Bits::from),
+            seam_attributes: self.seam_attributes.map_or(base.seam_attributes, |BitsFile(bits)| bits),
+            td_attributes: self.attributes.map_or(base.td_attributes, |BitsFile(bits)| bits),
+            xfam: self.xfam.map_or(base.xfam, |BitsFile(bits)| bits),
         }
     }
 }
 
 impl From<&Policy> for TdxOnly {
-    /// All of it, so that nothing depends on a preset.
     fn from(policy: &Policy) -> Self {
-        let tdx = TdxFile {
-            tcb_status: Some(policy.statuses.iter().copied().map(Name).collect()),
-            tcb_advisories: Some(policy.advisories.clone()),
+        Self { preset: None, tdx: policy.into() }
+    }
+}
+
+impl From<&Policy> for TdxFile {
+    /// All of it, so that nothing of it depends on a preset.
+    fn from(policy: &Policy) -> Self {
+        Self {
+            tcb_status: Some(Statuses(policy.statuses.iter().copied().map(Name).collect())),
+            tcb_advisories: Some(policy.advisories.iter().cloned().map(Advisory).collect()),
             tcb_evaluation: Some(policy.evaluation),
             root_crl: Some(policy.root_crl),
             pck_crl: Some(policy.pck_crl),
@@ -152,23 +237,10 @@ impl From<&Policy> for TdxOnly {
             mrseam: Some(policy.mr_seams.iter().copied().map(Hex).collect()),
             mrsignerseam: Some(policy.mr_signer_seams.iter().copied().map(Hex).collect()),
             allow: Some(policy.allow.iter().copied().map(Name).collect()),
-            seam_attributes: Some(policy.seam_attributes.into()),
-            attributes: Some(policy.td_attributes.into()),
-            xfam: Some(policy.xfam.into()),
-        };
-        Self { tdx }
-    }
-}
-
-impl From<BitsFile> for Bits {
-    fn from(BitsFile { mask, value }: BitsFile) -> Self {
-        Self { mask: mask.0, value: value.0 }
-    }
-}
-
-impl From<Bits> for BitsFile {
-    fn from(Bits { mask, value }: Bits) -> Self {
-        Self { mask: Number(mask), value: Number(value) }
+            seam_attributes: Some(BitsFile(policy.seam_attributes)),
+            attributes: Some(BitsFile(policy.td_attributes)),
+            xfam: Some(BitsFile(policy.xfam)),
+        }
     }
 }
 
@@ -181,7 +253,7 @@ fn bytes<const N: usize>(all: BTreeSet<Hex<N>>) -> BTreeSet<[u8; N]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -215,6 +287,26 @@ mod tests {
             ("[tdx]\nxfam = { mask = \"0x1\" }", "line 2, key `xfam`: missing field `value`"),
             ("[tdx]\nxfam = { mask = \"3\", value = \"0x0\" }", "line 2, key `xfam`: \"3\" is no number of 64 bits"),
             ("[tdx]\nxfam = { mask = \"0x+3\", value = \"0x0\" }", "line 2, key `xfam`: \"0x+3\" is no number of 64"),
+            (
+                "[tdx]\nattributes = {mask=\"0x0\", value=\"0x20000000\"}",
+                "line 2, key `attributes`: value 0x20000000 has bits that mask 0x0 leaves out: 0x20000000",
+            ),
+            (
+                "[tdx]\nallow = []\nxfam = {mask=\"0x1\", value=\"0x3\"}",
+                "line 3, key `xfam`: value 0x3 has bits that mask 0x1 leaves out: 0x2",
+            ),
+            (
+                "[tdx]\nseam-attributes = {mask=\"0x1\", value=\"0xffffffffffffffff\"}",
+                "line 2, key `seam-attributes`: value 0xffffffffffffffff has bits that mask 0x1 leaves out: 0xff",
+            ),
+            ("{\"tdx\":\n{\"xfam\": {\"mask\": \"0x1\", \"value\": \"0x2\"}}}", "line 2: value 0x2 has bits that mask"),
+            ("[tdx]\ntcb-status = []", "line 2, key `tcb-status`: it is empty, and no platform is worth nothing"),
+            (
+                "[tdx]\ntcb-advisories = [\"INTEL-SA-615\"]",
+                "line 2, key `tcb-advisories`: \"INTEL-SA-615\" is no advisory; write it like \"INTEL-SA-00615\"",
+            ),
+            ("[tdx]\ntcb-advisories = [\"intel-sa-00615\"]", "line 2, key `tcb-advisories`: \"intel-sa-00615\" is no"),
+            ("[tdx]\ntcb-advisories = [\"INTEL-SA-0061x\"]", "line 2, key `tcb-advisories`: \"INTEL-SA-0061x\" is no"),
             ("[tdx]\ntcb-evaluation = -1", "line 2, key `tcb-evaluation`: invalid value"),
         ] {
             let error = super::super::parse(text, &Source::File("p.toml".into())).unwrap_err().to_string();
@@ -222,11 +314,11 @@ mod tests {
         }
     }
 
-    fn policies() -> impl Strategy<Value = Policy> {
-        let bits = || any::<(u64, u64)>().prop_map(|(mask, value)| Bits { mask, value });
+    pub(in super::super) fn policies() -> impl Strategy<Value = Policy> {
+        let bits = || any::<(u64, u64)>().prop_map(|(mask, value)| Bits { mask, value: value & mask });
         let digests = || prop::collection::btree_set(any::<u8>().prop_map(|byte| [byte; 48]), 0..3);
         (
-            prop::collection::btree_set(prop::sample::select(&TcbStatus::ACCEPTABLE[..]), 0..4),
+            prop::collection::btree_set(prop::sample::select(&TcbStatus::ACCEPTABLE[..]), 1..4),
             prop::collection::btree_set("INTEL-SA-[0-9]{5}", 0..3),
             (any::<[u32; 3]>(), any::<[u8; 16]>(), prop::collection::btree_set(any::<[u8; 6]>(), 0..3)),
             (digests(), digests(), prop::collection::btree_set(prop::sample::select(&Allowance::ALL[..]), 0..9)),

@@ -7,8 +7,6 @@
 //! this one's, because none is written over.
 
 use std::fmt::Debug;
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use attest::UnixTime;
@@ -43,7 +41,7 @@ pub struct EarArgs {
     pub ear_key: Option<Source>,
 
     /// Its form
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = EarFormat::Jwt)]
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = EarFormat::Jwt, requires = "ear")]
     pub ear_format: EarFormat,
 }
 
@@ -70,9 +68,6 @@ pub enum EarError {
         /// Why it is none.
         source: TokenError,
     },
-    /// A result of before.
-    #[error("ear `{}` is there already; nothing is written over", .0.display())]
-    There(PathBuf),
     /// It cannot be signed.
     #[error("ear: {0}")]
     Token(TokenError),
@@ -107,11 +102,7 @@ impl EarArgs {
         let (Some(to), Some(from), Some(report_data)) = (&self.ear, &self.ear_key, report_data) else {
             return Ok(None);
         };
-        if let Output::File(path) = to
-            && fs::symlink_metadata(path).is_ok()
-        {
-            return Err(EarError::There(path.clone()));
-        }
+        to.is_new().map_err(EarError::Output)?;
         let pem = from.read("ear-key", KEY_MOST)?;
         let signer = TokenSigner::from_pem(&String::from_utf8_lossy(&pem));
         let signer = signer.map_err(|source| EarError::Key { from: from.clone(), source })?;
