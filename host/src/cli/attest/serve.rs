@@ -35,6 +35,8 @@ use crate::relying_party::quote::TdxWishes;
 use crate::relying_party::report::{SnpWishes, TestRoot};
 use crate::stop::StopSignal;
 
+mod apart;
+
 /// More than any list of revoked certificates.
 const LIST_MOST: u64 = 1 << 20;
 
@@ -65,6 +67,26 @@ pub enum ServeError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The directory of the state, once it is there.
+    #[error("state `{}`: {source}", path.display())]
+    StatePath {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A guest could fetch the key of tokens.
+    #[error(
+        "--state {} and --resources {} are one directory, or one is inside of the other: guests are given what is below \
+         --resources, and what signs tokens is in --state; give two that are apart",
+        state.display(), resources.display()
+    )]
+    NotApart {
+        /// What is released.
+        resources: PathBuf,
+        /// What is not.
+        state: PathBuf,
     },
     /// Certificate and key.
     #[error("tls: {0}")]
@@ -314,6 +336,7 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     allow_descriptors(args.max_connections);
     // Before anything in it is believed.
     StateDirectory::make(&args.state)?;
+    apart::expect_apart(&args.resources, &args.state)?;
     let resources = Resources::open(&args.resources, limits.resource_bytes);
     let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());

@@ -1,0 +1,63 @@
+//! Promise: what cannot be served, or not safely, is said before anybody is, by option and file.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::party::Party;
+
+/// What is said by a service that does not begin.
+fn refused(dir: &Path, resources: &str, state: &str, args: &[&str]) -> String {
+    let mut service = Command::new(env!("CARGO_BIN_EXE_tenure"))
+        .args(["attest", "serve", "--resources", resources, "--state", state, "--listen", "127.0.0.1:0"])
+        .args(args)
+        .current_dir(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Until it ends, or says where it listens.
+    let serves = service.stdout.take().unwrap().read(&mut [0]).unwrap() != 0;
+    if serves {
+        service.kill().unwrap();
+    }
+    let ended = service.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!serves, "{resources} {state} {args:?} is served: {said}");
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    said
+}
+
+/// no-silent-trust: the key of tokens is no resource, by whatever names the two directories go.
+#[test]
+fn no_silent_trust_the_state_is_no_resource() {
+    let party = Party::new();
+    symlink(party.path("resources/default"), party.path("link")).unwrap();
+    symlink("state/..", party.path("around")).unwrap();
+    fs::create_dir(party.path("state")).unwrap();
+    // Whatever the umask: others' rights would be refused before.
+    for name in ["state", "resources", "resources/default"] {
+        fs::set_permissions(party.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for (resources, state) in [
+        ("resources", "resources/default/st"),
+        ("resources", "resources"),
+        ("resources", "link/st"),
+        ("resources", "resources/../link/st"),
+        ("link", "resources/default"),
+        ("resources/default", "resources"),
+        ("link", "./resources"),
+        (".", "state"),
+        ("around", "state"),
+    ] {
+        let said = refused(party.dir.path(), resources, state, &["--id-key", &"ab".repeat(48)]);
+        for words in [format!("--state {state}"), format!("--resources {resources}")] {
+            assert!(said.contains(&words), "{words}: {said}");
+        }
+    }
+    // One whose name only begins like the other's is beside it.
+    fs::create_dir(party.path("resources-of-others")).unwrap();
+    drop(party.serve(&party.digest(), &["--log", "info"]));
+}
