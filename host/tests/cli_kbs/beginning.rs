@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::party::Party;
+use crate::party::{Party, Service};
+
+const LIST: &str = "../tests/vectors/snp/attest/synthetic/crl-milan-good.der";
 
 /// What is said by a service that does not begin.
 fn refused(dir: &Path, resources: &str, state: &str, args: &[&str]) -> String {
@@ -60,4 +62,32 @@ fn no_silent_trust_the_state_is_no_resource() {
     // One whose name only begins like the other's is beside it.
     fs::create_dir(party.path("resources-of-others")).unwrap();
     drop(party.serve(&party.digest(), &["--log", "info"]));
+}
+
+#[test]
+fn a_list_that_is_none_is_said() {
+    let party = Party::new();
+    fs::write(party.path("list"), "no list").unwrap();
+    let said = refused(party.dir.path(), "resources", "state", &["--id-key", &"ab".repeat(48), "--crl", "list"]);
+    assert!(said.contains("--crl `list` must be a list of revoked certificates in DER"), "{said}");
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join(LIST);
+    drop(party.serve(&party.digest(), &["--crl", list.to_str().unwrap()]));
+}
+
+/// Whoever serves nobody finds out before guests do.
+#[test]
+fn that_nobody_can_pass_is_said() {
+    let party = Party::new();
+    let logged = |args: &[&str]| {
+        drop(Service::start(party.dir.path(), args));
+        let log = party.log();
+        fs::remove_file(party.path("log")).unwrap();
+        log
+    };
+    let words = "every report will be refused";
+    assert!(logged(&[]).contains(words));
+    assert!(logged(&["--chip", &"ab".repeat(64)]).contains(words));
+    assert!(!logged(&["--id-key", &"ab".repeat(48)]).contains(words));
+    fs::write(party.path("any.toml"), "allow = [\"any-guest\"]\n").unwrap();
+    assert!(!logged(&["--policy", "any.toml"]).contains(words));
 }

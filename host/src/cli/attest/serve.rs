@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use attest::snp::{self, Product};
+use attest::snp::{self, ListError, Product, expect_list};
 use attest::tdx;
 use attest_kbs::appraiser::Release;
 use attest_kbs::client::tls::{self, ConnectError};
@@ -87,6 +87,14 @@ pub enum ServeError {
         resources: PathBuf,
         /// What is not.
         state: PathBuf,
+    },
+    /// A list of revoked certificates that is none.
+    #[error("--crl {from} must be a list of revoked certificates in DER, and is not: {source}")]
+    List {
+        /// Where it was read.
+        from: Source,
+        /// What is wrong with it.
+        source: ListError,
     },
     /// Certificate and key.
     #[error("tls: {0}")]
@@ -224,6 +232,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     one_stdin(optional.chain(roots).chain(args.references.sources())).map_err(EvidenceError::from)?;
     log::start(args.log);
     let appraiser = relying_party(args)?;
+    appraiser.warn_of_wishes_that_nobody_meets();
 
     let stop = StopSignal::new().map_err(CliError::Signals)?;
     stop.catch_signals().map_err(CliError::Signals)?;
@@ -286,16 +295,19 @@ fn test_roots(args: &ServeArgs) -> Result<Named<'_>, ServeError> {
     Ok(named)
 }
 
-fn snp_wishes(
-    args: &ServeArgs,
-    policy: snp::Policy,
-    root: Option<(&Source, Product)>,
-) -> Result<SnpWishes, EvidenceError> {
+fn snp_wishes(args: &ServeArgs, policy: snp::Policy, root: Option<(&Source, Product)>) -> Result<SnpWishes, CliError> {
     let (anchors, certificate) = evidence::anchors_and_root(root)?;
     let test = root.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });
-    let crl = args.of_reports.crl.as_ref().map(|from| from.read("crl", LIST_MOST)).transpose()?;
+    let crl = args.of_reports.crl.as_ref().map(list).transpose()?;
     let (references, expected) = (args.references.values()?, args.references.traces()?);
     Ok(SnpWishes { anchors, test, policy, references, crl, expected })
+}
+
+/// One that is none would refuse every guest.
+fn list(from: &Source) -> Result<Vec<u8>, CliError> {
+    let list = from.read("crl", LIST_MOST).map_err(EvidenceError::from)?;
+    expect_list(&list).map_err(|source| ServeError::List { from: from.clone(), source })?;
+    Ok(list)
 }
 
 /// Without collateral there are none: no quote could be judged.
