@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::party::{Party, Service};
+use crate::party::{Party, Service, tls};
 
 const LIST: &str = "../tests/vectors/snp/attest/synthetic/crl-milan-good.der";
 
@@ -90,4 +90,27 @@ fn that_nobody_can_pass_is_said() {
     assert!(!logged(&["--id-key", &"ab".repeat(48)]).contains(words));
     fs::write(party.path("any.toml"), "allow = [\"any-guest\"]\n").unwrap();
     assert!(!logged(&["--policy", "any.toml"]).contains(words));
+}
+
+/// Of certificate and key it is said which is wrong, and what must be in its file.
+#[test]
+fn certificate_and_key_are_named() {
+    let party = Party::new();
+    fs::write(party.path("empty"), "").unwrap();
+    let begin = |certificate: &str, key: &str| {
+        let args = ["--id-key", &"ab".repeat(48), "--tls-cert", certificate, "--tls-key", key];
+        refused(party.dir.path(), "resources", "state", &args)
+    };
+    let (pem, key, other) = (tls("server.pem"), tls("server.key"), tls("self.key"));
+    for (certificate, secret, words) in [
+        (&*key, &*key, format!("--tls-cert {key}: there is no certificate in it: it must have the service's")),
+        ("empty", &key, "--tls-cert empty: there is no certificate in it".into()),
+        ("nothing", &key, "--tls-cert nothing: No such file or directory".into()),
+        (&pem, &pem, format!("--tls-key {pem}: there is no private key in it")),
+        (&pem, "nothing", "--tls-key nothing: No such file or directory".into()),
+        (&pem, &other, format!("--tls-key {other} is not the key of the first certificate in --tls-cert {pem}")),
+    ] {
+        let said = begin(certificate, secret);
+        assert!(said.contains(&words), "{words}: {said}");
+    }
 }

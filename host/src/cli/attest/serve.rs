@@ -97,7 +97,7 @@ pub enum ServeError {
         source: ListError,
     },
     /// Certificate and key.
-    #[error("tls: {0}")]
+    #[error(transparent)]
     Tls(#[from] ConnectError),
     /// Test roots and what they stand in for.
     #[error("{roots} of test-root and {names} of allow-test-root: give one for each")]
