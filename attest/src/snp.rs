@@ -15,6 +15,7 @@ pub(crate) mod vek;
 pub mod verify;
 
 pub use crate::appraisal::{Tier, Verdict};
+pub use crate::x509::crl::{ListError, expect_list};
 pub use anchors::{Anchor, Anchors};
 pub use appraise::{Appraisal, ReferenceValues, appraise};
 pub use certificates::{CertificateTable, Endorsements};

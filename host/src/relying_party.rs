@@ -41,6 +41,23 @@ impl RelyingParty {
         let id = id(&snp, tdx.as_ref(), &release);
         Self { snp, tdx, release, id }
     }
+
+    /// Says in the log whom nothing can come of, whatever evidence he shows: that is hardly what was meant.
+    pub fn warn_of_wishes_that_nobody_meets(&self) {
+        let quotes_pass = self.tdx.as_ref().map(TdxWishes::name_a_guest);
+        if quotes_pass == Some(false) {
+            tracing::warn!(
+                "every quote will be refused (reference.guest): give --mrtd, or a policy that allows any-guest"
+            );
+        }
+        // Who has TDX guests in mind need not say anything of others.
+        if quotes_pass != Some(true) && !self.snp.name_a_guest() {
+            tracing::warn!(
+                "every report will be refused (reference.guest): give --launch-digest, --id-key, --author-key or --guest, \
+                 or a policy that allows any-guest"
+            );
+        }
+    }
 }
 
 impl Appraiser for RelyingParty {
@@ -178,6 +195,25 @@ mod tests {
         let different: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(different.len(), ids.len());
         assert_eq!(ids[0], id(&snp_wishes(), None, &Release::All));
+    }
+
+    /// What says which guest it must be, and what leaves that open, which refuses all.
+    #[test]
+    fn who_names_a_guest() {
+        assert!(!snp_wishes().name_a_guest() && !tdx_wishes().name_a_guest());
+        let chip = reports::ReferenceValues { chips: vec![[1; 64]], ..Default::default() };
+        assert!(!SnpWishes { references: chip, ..snp_wishes() }.name_a_guest());
+        let key = reports::ReferenceValues { author_keys: vec![[1; 48]], ..Default::default() };
+        assert!(SnpWishes { references: key, ..snp_wishes() }.name_a_guest());
+        let rtmr = quotes::ReferenceValues { rtmrs: [vec![], vec![[1; 48]], vec![], vec![]], ..Default::default() };
+        assert!(!TdxWishes { references: rtmr, ..tdx_wishes() }.name_a_guest());
+        let mrtd = quotes::ReferenceValues { mr_tds: vec![[1; 48]], ..Default::default() };
+        assert!(TdxWishes { references: mrtd, ..tdx_wishes() }.name_a_guest());
+        let mut any = (reports::Policy::default(), quotes::Policy::default());
+        any.0.allow.insert(reports::Allowance::AnyGuest);
+        any.1.allow.insert(quotes::Allowance::AnyGuest);
+        assert!(SnpWishes { policy: any.0, ..snp_wishes() }.name_a_guest());
+        assert!(TdxWishes { policy: any.1, ..tdx_wishes() }.name_a_guest());
     }
 
     /// Nobody's quotes are judged without what Intel publishes.

@@ -47,6 +47,16 @@ impl From<der::Error> for CrlError {
     }
 }
 
+/// Why bytes are no list of revoked certificates.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct ListError(CrlError);
+
+/// Whether bytes are a list that could count, in DER: whose it is, and of when, shows only together with evidence.
+pub fn expect_list(der: &[u8]) -> Result<(), ListError> {
+    Crl::parse(der).map(drop).map_err(ListError)
+}
+
 /// TBSCertList.
 #[derive(Debug, Sequence)]
 struct Fields<'a> {
@@ -188,6 +198,8 @@ mod tests {
         assert!(list.issuer().to_string().contains("Intel SGX PCK Platform CA"));
         assert_eq!(list.number(), Some(1));
         assert!(list.fields.revoked.unwrap().len() > 10, "a real one");
+        assert_eq!(expect_list(&bytes), Ok(()));
+        assert!(expect_list(&bytes[1..]).is_err());
     }
 
     /// no-silent-trust: a list that is not whole, or has to be understood in a way that is not known, is none.

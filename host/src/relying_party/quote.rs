@@ -6,7 +6,7 @@
 
 use attest::UnixTime;
 use attest::check::Fault;
-use attest::tdx::{Anchors, Policy, ReferenceValues};
+use attest::tdx::{Allowance, Anchors, Policy, ReferenceValues};
 use attest_kbs::appraiser::{Refused, Release, Verdict};
 
 use super::{Parts, rejected, verdict};
@@ -36,6 +36,11 @@ pub struct TdxWishes {
 impl TdxWishes {
     pub(super) fn label(&self) -> Option<&'static str> {
         super::label(self.test.is_some())
+    }
+
+    /// Whether it is said which guest it must be, or that it may be any; nothing else passes `reference.guest`.
+    pub(super) fn name_a_guest(&self) -> bool {
+        !self.references.mr_tds.is_empty() || self.policy.allows(Allowance::AnyGuest)
     }
 
     /// All that verdicts depend on but the day, and what is published later.

@@ -3,7 +3,7 @@
 //! Owns the wishes of one service about them, and what of a launch differs from those that are expected.
 
 use attest::UnixTime;
-use attest::snp::{Anchors, Policy, Product, ReferenceValues, Report};
+use attest::snp::{Allowance, Anchors, Policy, Product, ReferenceValues, Report};
 use attest_kbs::appraiser::{Refused, Release, Verdict};
 use snp::digest::Digest;
 
@@ -45,6 +45,13 @@ pub struct TestRoot {
 impl SnpWishes {
     pub(super) fn label(&self) -> Option<&'static str> {
         super::label(self.test.is_some())
+    }
+
+    /// Whether it is said which guest it must be, or that it may be any; nothing else passes `reference.guest`.
+    pub(super) fn name_a_guest(&self) -> bool {
+        let ReferenceValues { launch_digests, id_keys, author_keys, .. } = &self.references;
+        let named = !launch_digests.is_empty() || !id_keys.is_empty() || !author_keys.is_empty();
+        named || self.policy.allows(Allowance::AnyGuest)
     }
 
     /// All that verdicts depend on but the day.

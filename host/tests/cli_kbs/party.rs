@@ -153,6 +153,12 @@ pub(crate) fn request(dir: &Path, args: &[&str]) -> (i32, String, String) {
     (tenure.status.code().unwrap(), text(tenure.stdout), text(tenure.stderr))
 }
 
+/// A file of certificates or keys for tests.
+pub(crate) fn tls(name: &str) -> String {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../attest/kbs/tests/flow/tls");
+    format!("{dir}/{name}")
+}
+
 /// A socket that answers whoever connects.
 pub(crate) fn socket(dir: &Path, answer: impl Fn(&[u8; 64]) -> Value + Send + 'static) -> PathBuf {
     let path = dir.join("device.sock");

@@ -2,17 +2,24 @@
 //!
 //! Owns URLs and what a connection is checked against. Only the authority that the user names is trusted: a guest has
 //! no list of others that would be worth anything. A secret is encrypted to the guest's key either way; without TLS
-//! others see which one is asked for, and a guest does not know who answers.
+//! others see which one is asked for, and a guest does not know who answers. So who names an authority and no https is
+//! not connected at all.
+//!
+//! Errors name files by the arguments that they are given with, and say what must be in them.
 
-use std::io;
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, InconsistentKeys, RootCertStore, ServerConfig, StreamOwned,
+};
 
 use super::stream::{PATIENCE, Stream, Timed};
 
@@ -23,8 +30,22 @@ pub enum ConnectError {
     #[error("{0:?} is no URL like http://host:port or https://host:port")]
     Url(String),
     /// TLS without an authority.
-    #[error("{0}: https needs the certificate of an authority that is trusted with it")]
+    #[error(
+        "--url {0}: https needs --tls-ca FILE: the certificate, in PEM, of the authority that vouches for the relying party"
+    )]
     NoAuthority(String),
+    /// An authority without TLS.
+    #[error(
+        "--tls-ca {} is for https, and --url {url} is not: anybody could answer there; give a URL that begins with https, or \
+         no --tls-ca",
+        path.display()
+    )]
+    NotSecure {
+        /// The authority's file.
+        path: PathBuf,
+        /// Where to.
+        url: String,
+    },
     /// The network.
     #[error("{host}: {source}")]
     Network {
@@ -41,14 +62,86 @@ pub enum ConnectError {
         /// Why.
         source: rustls::Error,
     },
-    /// A file of certificates or a key.
-    #[error("{path}: {source}")]
-    Pem {
+    /// A file of certificates or a key, which cannot be read.
+    #[error("{of} {}: {source}", path.display())]
+    Read {
+        /// What it is given as.
+        of: Given,
         /// Which.
         path: PathBuf,
         /// Why.
-        source: rustls::pki_types::pem::Error,
+        source: io::Error,
     },
+    /// It has something else in it, or nothing.
+    #[error("{of} {}: {what}: it must have {}, in PEM", path.display(), of.must_have())]
+    Contents {
+        /// What it is given as.
+        of: Given,
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Certificate and key of different pairs.
+    #[error("{} {} is not the key of the first certificate in {} {}", Given::Key, key.display(), Given::Chain, chain.display())]
+    Pair {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's.
+        chain: PathBuf,
+    },
+}
+
+/// As what a file is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A service's certificates.
+    Chain,
+    /// A service's key.
+    Key,
+    /// Whom a guest trusts.
+    Authority,
+}
+
+impl Given {
+    const fn must_have(self) -> &'static str {
+        match self {
+            Self::Chain => "the service's certificate, and then those between it and its authority",
+            Self::Key => "the private key of the service's certificate, without a password",
+            Self::Authority => "the authority's certificate",
+        }
+    }
+
+    const fn item(self) -> &'static str {
+        match self {
+            Self::Chain | Self::Authority => "certificate",
+            Self::Key => "private key",
+        }
+    }
+
+    fn wrong(self, path: &Path, error: pem::Error) -> ConnectError {
+        let path = path.to_owned();
+        let what = match error {
+            pem::Error::Io(source) => return ConnectError::Read { of: self, path, source },
+            pem::Error::NoItemsFound => self.none(),
+            other => other.to_string(),
+        };
+        ConnectError::Contents { of: self, path, what }
+    }
+
+    fn none(self) -> String {
+        format!("there is no {} in it", self.item())
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chain => "--tls-cert",
+            Self::Key => "--tls-key",
+            Self::Authority => "--tls-ca",
+        })
+    }
 }
 
 /// Where a relying party is.
@@ -90,8 +183,8 @@ impl std::str::FromStr for Url {
     }
 }
 
-impl std::fmt::Display for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
@@ -112,17 +205,64 @@ impl Url {
     }
 }
 
-impl Stream for StreamOwned<ClientConnection, Timed<TcpStream>> {
+/// A connection with TLS, which says in words why nobody is believed at its other end.
+struct Secure(StreamOwned<ClientConnection, Timed<TcpStream>>);
+
+impl Read for Secure {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.0.read(to).map_err(in_words)
+    }
+}
+
+impl Write for Secure {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0.write(from).map_err(in_words)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(in_words)
+    }
+}
+
+impl Stream for Secure {
     // Below TLS: a record that never ends is read within one read of ours.
     fn ask_within(&mut self, limit: Duration) {
-        self.sock.ask_within(limit);
+        self.0.sock.ask_within(limit);
     }
+}
+
+/// What is wrong with a server's certificate, and what would be right.
+fn in_words(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(invalid)) = inner else { return error };
+    let words = match invalid {
+        CertificateError::UnknownIssuer => {
+            "no authority in --tls-ca vouches for the server's certificate, or the server does not send the certificates between"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the server's certificate is for another name than the host in --url (subjectAltName)"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate, or its authority's, has expired, or this guest's clock is wrong"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the server's certificate, or its authority's, does not hold yet, or this guest's clock is wrong"
+        }
+        // The verifier's own error, which has no other name here.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "the server's certificate is itself an authority's (CA:TRUE), and those vouch for others only: the server needs one \
+             of its own (CA:FALSE), signed by the authority in --tls-ca"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), words)
 }
 
 /// Connects, and with https makes sure of who is there.
 pub fn connect(url: &Url, authority: Option<&Path>) -> Result<Box<dyn Stream>, ConnectError> {
     let config = match (url.scheme, authority) {
-        (Scheme::Http, _) => None,
+        (Scheme::Http, None) => None,
+        (Scheme::Http, Some(path)) => return Err(ConnectError::NotSecure { path: path.into(), url: url.to_string() }),
         (Scheme::Https, None) => return Err(ConnectError::NoAuthority(url.to_string())),
         (Scheme::Https, Some(path)) => Some(client_config(path)?),
     };
@@ -134,7 +274,7 @@ pub fn connect(url: &Url, authority: Option<&Path>) -> Result<Box<dyn Stream>, C
     let name = ServerName::try_from(url.host.clone()).map_err(|_| ConnectError::Url(url.to_string()))?;
     let tls = |source| ConnectError::Tls { what: url.to_string(), source };
     let connection = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
-    Ok(Box::new(StreamOwned::new(connection, stream)))
+    Ok(Box::new(Secure(StreamOwned::new(connection, stream))))
 }
 
 /// The first of its addresses that answers in time. How long the search for them takes is for the system's settings to say.
@@ -158,8 +298,9 @@ fn reach(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
 
 fn client_config(path: &Path) -> Result<ClientConfig, ConnectError> {
     let mut roots = RootCertStore::empty();
-    let wrong = |source| ConnectError::Tls { what: path.display().to_string(), source };
-    for certificate in certificates(path)? {
+    let of = Given::Authority;
+    let wrong = |error: rustls::Error| ConnectError::Contents { of, path: path.into(), what: error.to_string() };
+    for certificate in certificates(path, of)? {
         roots.add(certificate).map_err(wrong)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -169,17 +310,30 @@ fn client_config(path: &Path) -> Result<ClientConfig, ConnectError> {
 
 /// What a service shows: its chain and its key, in PEM.
 pub fn server_config(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, ConnectError> {
-    let certificates = certificates(chain)?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|source| ConnectError::Pem { path: key.into(), source })?;
-    let wrong = |source| ConnectError::Tls { what: chain.display().to_string(), source };
+    let certificates = certificates(chain, Given::Chain)?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| Given::Key.wrong(key, error))?;
+    let wrong = |error: rustls::Error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            ConnectError::Pair { key: key.into(), chain: chain.into() }
+        }
+        error @ rustls::Error::InvalidCertificate(_) => {
+            ConnectError::Contents { of: Given::Chain, path: chain.into(), what: error.to_string() }
+        }
+        other => ConnectError::Contents { of: Given::Key, path: key.into(), what: other.to_string() },
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(wrong)?;
     Ok(Arc::new(builder.with_no_client_auth().with_single_cert(certificates, secret).map_err(wrong)?))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-    let wrong = |source| ConnectError::Pem { path: path.into(), source };
-    CertificateDer::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)
+/// At least one.
+fn certificates(path: &Path, of: Given) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let all = all.map_err(|error| of.wrong(path, error))?;
+    if all.is_empty() {
+        return Err(ConnectError::Contents { of, path: path.into(), what: of.none() });
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -214,6 +368,8 @@ mod tests {
             assert!(text.parse::<Url>().is_err(), "{text:?}");
         }
         assert!(matches!(connect(&"https://x".parse().unwrap(), None), Err(ConnectError::NoAuthority(_))));
+        let plain = connect(&"http://x".parse().unwrap(), Some("ca.pem".as_ref()));
+        assert!(matches!(plain, Err(ConnectError::NotSecure { .. })));
     }
 
     /// no-silent-trust: who never answers is not waited for.

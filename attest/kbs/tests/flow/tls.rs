@@ -1,5 +1,5 @@
-//! Promise: with TLS a guest knows who answers, by the one authority that it names. The files in `tls/` are for this
-//! alone; their authority's key was thrown away.
+//! Promise: with TLS a guest knows who answers, by the one authority that it names. The files in `tls/` are for
+//! tests alone; their authority's key was thrown away. `self.pem` signed itself, as an authority.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use attest::snp::{self, Product};
+use attest::snp::{self, ListError, Product, expect_list};
 use attest::tdx;
 use attest_kbs::appraiser::Release;
 use attest_kbs::client::tls::{self, ConnectError};
@@ -34,6 +34,8 @@ use crate::relying_party::RelyingParty;
 use crate::relying_party::quote::TdxWishes;
 use crate::relying_party::report::{SnpWishes, TestRoot};
 use crate::stop::StopSignal;
+
+mod apart;
 
 /// More than any list of revoked certificates.
 const LIST_MOST: u64 = 1 << 20;
@@ -66,8 +68,36 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The directory of the state, once it is there.
+    #[error("state `{}`: {source}", path.display())]
+    StatePath {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A guest could fetch the key of tokens.
+    #[error(
+        "--state {} and --resources {} are one directory, or one is inside of the other: guests are given what is below \
+         --resources, and what signs tokens is in --state; give two that are apart",
+        state.display(), resources.display()
+    )]
+    NotApart {
+        /// What is released.
+        resources: PathBuf,
+        /// What is not.
+        state: PathBuf,
+    },
+    /// A list of revoked certificates that is none.
+    #[error("--crl {from} must be a list of revoked certificates in DER, and is not: {source}")]
+    List {
+        /// Where it was read.
+        from: Source,
+        /// What is wrong with it.
+        source: ListError,
+    },
     /// Certificate and key.
-    #[error("tls: {0}")]
+    #[error(transparent)]
     Tls(#[from] ConnectError),
     /// Test roots and what they stand in for.
     #[error("{roots} of test-root and {names} of allow-test-root: give one for each")]
@@ -202,6 +232,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     one_stdin(optional.chain(roots).chain(args.references.sources())).map_err(EvidenceError::from)?;
     log::start(args.log);
     let appraiser = relying_party(args)?;
+    appraiser.warn_of_wishes_that_nobody_meets();
 
     let stop = StopSignal::new().map_err(CliError::Signals)?;
     stop.catch_signals().map_err(CliError::Signals)?;
@@ -264,16 +295,19 @@ fn test_roots(args: &ServeArgs) -> Result<Named<'_>, ServeError> {
     Ok(named)
 }
 
-fn snp_wishes(
-    args: &ServeArgs,
-    policy: snp::Policy,
-    root: Option<(&Source, Product)>,
-) -> Result<SnpWishes, EvidenceError> {
+fn snp_wishes(args: &ServeArgs, policy: snp::Policy, root: Option<(&Source, Product)>) -> Result<SnpWishes, CliError> {
     let (anchors, certificate) = evidence::anchors_and_root(root)?;
     let test = root.zip(certificate).map(|((_, product), certificate)| TestRoot { product, certificate });
-    let crl = args.of_reports.crl.as_ref().map(|from| from.read("crl", LIST_MOST)).transpose()?;
+    let crl = args.of_reports.crl.as_ref().map(list).transpose()?;
     let (references, expected) = (args.references.values()?, args.references.traces()?);
     Ok(SnpWishes { anchors, test, policy, references, crl, expected })
+}
+
+/// One that is none would refuse every guest.
+fn list(from: &Source) -> Result<Vec<u8>, CliError> {
+    let list = from.read("crl", LIST_MOST).map_err(EvidenceError::from)?;
+    expect_list(&list).map_err(|source| ServeError::List { from: from.clone(), source })?;
+    Ok(list)
 }
 
 /// Without collateral there are none: no quote could be judged.
@@ -314,6 +348,7 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     allow_descriptors(args.max_connections);
     // Before anything in it is believed.
     StateDirectory::make(&args.state)?;
+    apart::expect_apart(&args.resources, &args.state)?;
     let resources = Resources::open(&args.resources, limits.resource_bytes);
     let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
