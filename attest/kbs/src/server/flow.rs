@@ -140,7 +140,7 @@ impl Service {
             };
             let claims = service.tokens.read(&token, service.appraiser.policy_id(), now)?;
             if !claims.release.allows(&name) {
-                return Err(Refusal::Forbidden);
+                return Err(Refusal::Forbidden(name));
             }
             let key = GuestKey::try_from(&claims.tee_pubkey)?;
             let secret = service.resources.read(&name)?;

@@ -133,7 +133,7 @@ pub struct ServeArgs {
     pub state: PathBuf,
 
     /// Where to listen; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
 
     /// The service's certificates, in PEM, its own first; without them it is plain HTTP
@@ -223,6 +223,11 @@ pub struct ListArgs {
     /// A list of revoked certificates in DER, signed by the product's root; it counts before one that a guest sends
     #[arg(long, value_name = "FILE|-")]
     pub crl: Option<Source>,
+}
+
+/// Names are not looked up: which of its addresses would be meant?
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is no address with a port, like 127.0.0.1:8080, [::1]:8080 or, for all, 0.0.0.0:8080")
 }
 
 pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
