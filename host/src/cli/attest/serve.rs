@@ -235,7 +235,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     let optional = optional.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
     let roots = args.test_roots.iter().map(|source| ("test-root", source));
     one_stdin(optional.chain(roots).chain(args.references.sources())).map_err(EvidenceError::from)?;
-    log::start(args.log);
+    log::start_dated(args.log);
     let appraiser = relying_party(args)?;
     appraiser.warn_of_wishes_that_nobody_meets();
 
