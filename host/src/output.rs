@@ -108,6 +108,14 @@ impl Output {
         tempfile::tempfile_in(folder).map(drop).map_err(|error| refused(without_its_name(error, folder)))
     }
 
+    /// The same for a secret, which is not for a terminal: who cannot have it need not ask for it.
+    pub fn has_a_place_for_a_secret(&self) -> Result<(), OutputError> {
+        if *self == Self::Stdout && io::stdout().is_terminal() {
+            return Err(OutputError::SecretTerminal);
+        }
+        self.has_a_place()
+    }
+
     /// Writes text.
     pub fn write_text(&self, text: &str) -> Result<(), OutputError> {
         self.write(text.as_bytes())

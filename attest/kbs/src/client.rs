@@ -42,6 +42,16 @@ pub enum ClientError {
         /// Its words.
         detail: String,
     },
+    /// It could not answer, whatever was asked.
+    #[error("the relying party failed ({status}, {kind}): {detail}")]
+    Failed {
+        /// HTTP's status.
+        status: u16,
+        /// Its name for it.
+        kind: String,
+        /// Its words.
+        detail: String,
+    },
     /// It says something else than the protocol has.
     #[error("the relying party's answer to {path} is not of the protocol: {what}")]
     Answer {
@@ -126,13 +136,19 @@ fn say<S: Stream, T: DeserializeOwned>(
 }
 
 fn read<T: DeserializeOwned>(path: &str, reply: &Reply) -> Result<T, ClientError> {
-    if reply.status == 200 {
+    let status = reply.status;
+    if status == 200 {
         return serde_json::from_slice(&reply.body).map_err(|error| wrong(path, &error.to_string()));
     }
     let said = serde_json::from_slice::<ErrorInformation>(&reply.body);
     let (kind, detail) =
         said.map_or_else(|_| ("unnamed".into(), "it does not say why".into()), |it| (it.error_type, it.detail));
-    Err(ClientError::Refused { status: reply.status, kind: printable(&kind), detail: printable(&detail) })
+    let (kind, detail) = (printable(&kind), printable(&detail));
+    Err(match status {
+        400..500 => ClientError::Refused { status, kind, detail },
+        500..600 => ClientError::Failed { status, kind, detail },
+        _ => wrong(path, &format!("its status is {status}")),
+    })
 }
 
 /// What others say never reaches a terminal as commands to it.

@@ -1,8 +1,8 @@
 //! The relying party as a service over HTTP.
 //!
 //! Owns listening, limits of time and size ([`config`]), and answering (`flow` through `routes`). What is counted
-//! is [`metrics`]', how often a peer may ask `peers`'. Logs say who asked for what and what came of it: no cookie,
-//! nonce, token, key or secret.
+//! is [`metrics`]', how often a peer may ask `peers`'. Logs say who asked for what and what came of it, and which lines are
+//! of one session: no cookie, nonce, token, key or secret.
 //!
 //! Specifications: the KBS attestation protocol of confidential-containers/trustee; RFC 9110 and 9112 (hyper).
 

@@ -21,11 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use attest::UnixTime;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table, TableDefinition};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::protocol::random;
 use crate::state::{StateError, expect_private};
 use database::Kept;
 pub use session::Asked;
@@ -33,6 +35,7 @@ use session::{Session, State};
 
 const FILE: &str = "sessions.redb";
 const SESSIONS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("sessions");
+const COOKIE_BYTES: usize = 32;
 const CACHE_BYTES: usize = 8 << 20;
 /// What is written together at most.
 const TOGETHER: usize = 256;
@@ -407,6 +410,22 @@ fn shares(database: &Database) -> Result<Shares, redb::Error> {
 
 fn key(cookie: &str) -> [u8; 32] {
     Sha256::digest(cookie).into()
+}
+
+/// What a session is called in the log: eight digits of the hash that the store knows it by. If this cookie is none of
+/// ours, nothing: it could be somebody's secret of another kind, and one that can be guessed is found by its hash.
+///
+/// It gives nothing away. A cookie of ours is [`COOKIE_BYTES`] random bytes: of 2^256 that there can be, 2^224 have the same
+/// mark, and whoever tries them has to ask the service about each. No hash leads back to what it is of.
+pub(crate) fn mark(cookie: &str) -> Option<String> {
+    let bytes = Base64UrlUnpadded::decode_vec(cookie).ok()?;
+    let [a, b, c, d, ..] = key(cookie);
+    (bytes.len() == COOKIE_BYTES).then(|| format!("{:08x}", u32::from_be_bytes([a, b, c, d])))
+}
+
+/// A cookie that nobody can guess.
+pub(crate) fn new_cookie() -> io::Result<String> {
+    Ok(Base64UrlUnpadded::encode_string(&random::<COOKIE_BYTES>()?))
 }
 
 fn storage(error: &redb::Error) -> SessionError {

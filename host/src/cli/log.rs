@@ -4,9 +4,19 @@ use crate::config::LogLevel;
 use rustix::termios::isatty;
 use std::io;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime, uptime};
 
-/// Begins logging for the rest of the process; a second call changes nothing.
+/// Begins logging for the rest of the process, with the seconds since then; a second call changes nothing.
 pub(super) fn start(level: LogLevel) {
+    start_with(level, uptime());
+}
+
+/// The same with dates, in UTC, for what runs for longer than anybody remembers its beginning.
+pub(super) fn start_dated(level: LogLevel) {
+    start_with(level, SystemTime);
+}
+
+fn start_with(level: LogLevel, timer: impl FormatTime + Send + Sync + 'static) {
     let level = match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -20,7 +30,7 @@ pub(super) fn start(level: LogLevel) {
         .with_max_level(level)
         .with_writer(io::stderr)
         .with_ansi(isatty(io::stderr()) && !no_color)
-        .with_timer(tracing_subscriber::fmt::time::uptime());
+        .with_timer(timer);
     // Fails only if somebody else, like a test, has set up logging already.
     let _ = subscriber.try_init();
 }

@@ -13,7 +13,8 @@ const LIST: &str = "../tests/vectors/snp/attest/synthetic/crl-milan-good.der";
 /// What is said by a service that does not begin.
 fn refused(dir: &Path, resources: &str, state: &str, args: &[&str]) -> String {
     let mut service = Command::new(env!("CARGO_BIN_EXE_tenure"))
-        .args(["attest", "serve", "--resources", resources, "--state", state, "--listen", "127.0.0.1:0"])
+        .args(["attest", "serve", "--resources", resources, "--state", state])
+        .args(if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
         .args(args)
         .current_dir(dir)
         .stdout(Stdio::piped())
@@ -112,5 +113,14 @@ fn certificate_and_key_are_named() {
     ] {
         let said = begin(certificate, secret);
         assert!(said.contains(&words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn an_address_is_asked_for_by_example() {
+    let party = Party::new();
+    for address in ["localhost:0", "8080", "127.0.0.1", ":80"] {
+        let said = refused(party.dir.path(), "resources", "state", &["--listen", address]);
+        assert!(said.contains("--listen") && said.contains("like 127.0.0.1:8080"), "{said}");
     }
 }

@@ -7,5 +7,6 @@ mod crash;
 mod flow;
 #[path = "../../../attest/kbs/tests/flow/guest.rs"]
 mod guest;
+mod log;
 mod party;
 mod tdx;

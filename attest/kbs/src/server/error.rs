@@ -13,6 +13,7 @@ use crate::protocol::ErrorInformation;
 use crate::protocol::binding::BindingError;
 use crate::protocol::evidence::EvidenceError;
 use crate::protocol::key::KeyError;
+use crate::protocol::resource::ResourceName;
 use crate::resources::ResourcesError;
 use crate::store::SessionError;
 use crate::token::ClaimsError;
@@ -56,8 +57,8 @@ pub(super) enum Refusal {
     Appraisal { verdict: &'static str, refused: Refused },
     #[error(transparent)]
     Token(#[from] ClaimsError),
-    #[error("this token does not open this resource")]
-    Forbidden,
+    #[error("this token does not open resource {0}")]
+    Forbidden(ResourceName),
     #[error(transparent)]
     Resource(#[from] ResourcesError),
     #[error("an answer cannot be made")]
@@ -84,7 +85,7 @@ impl Refusal {
             Self::Message(_) => StatusCode::BAD_REQUEST,
             Self::Rate | Self::Session(SessionError::Share { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Session(SessionError::Full { .. } | SessionError::Storage) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Resource(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Version(_)
             | Self::Tee(_)
@@ -116,7 +117,7 @@ impl Refusal {
             Self::Evidence(_) => "evidence",
             Self::Appraisal { .. } => "appraisal",
             Self::Token(_) => "token",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden(_) => "forbidden",
             Self::Resource(_) => "resource",
             Self::Internal => "internal",
         }

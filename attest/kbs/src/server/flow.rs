@@ -10,7 +10,6 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use attest::UnixTime;
 use attest::snp::Tier;
-use base64ct::{Base64UrlUnpadded, Encoding};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -25,9 +24,9 @@ use crate::protocol::evidence::{Evidence, no_additional};
 use crate::protocol::jwe::{self, Jwe};
 use crate::protocol::key::GuestKey;
 use crate::protocol::resource::ResourceName;
-use crate::protocol::{Challenge, Request, binding, is_spoken, nonce, random};
+use crate::protocol::{Challenge, Request, binding, is_spoken, nonce};
 use crate::resources::Resources;
-use crate::store::{Asked, Store};
+use crate::store::{Asked, Store, mark, new_cookie};
 use crate::token::Tokens;
 
 /// Verifications at once.
@@ -75,7 +74,7 @@ impl Service {
         }
         let algorithm = binding::select(&request.extra_params)?;
         let nonce = nonce().map_err(Refusal::internal)?;
-        let cookie = Base64UrlUnpadded::encode_string(&random::<32>().map_err(Refusal::internal)?);
+        let cookie = new_cookie().map_err(Refusal::internal)?;
         let now = moment()?;
         let expires = UnixTime::from_secs(now.as_secs().saturating_add(self.config.challenge.as_secs()));
         let asked = Asked { nonce: nonce.clone(), tee: request.tee, algorithm };
@@ -95,7 +94,12 @@ impl Service {
     }
 
     /// A token, if the evidence is good, and what vouches for it.
-    pub(super) async fn attest(self: &Arc<Self>, cookie: &str, said: Answer) -> Result<(String, Tier), Refusal> {
+    pub(super) async fn attest(
+        self: &Arc<Self>,
+        cookie: &str,
+        said: Answer,
+        peer: IpAddr,
+    ) -> Result<(String, Tier), Refusal> {
         let Answer { runtime_data: Runtime { nonce, tee_pubkey }, tee_evidence } = said;
         // What is wrong with the message itself costs nobody a challenge.
         GuestKey::try_from(&tee_pubkey)?;
@@ -104,7 +108,7 @@ impl Service {
         let asked = self.store.take(cookie, &nonce, now).await?;
         let data = binding::report_data(asked.algorithm, &asked.nonce, &tee_pubkey, &tee_evidence.additional_evidence)?;
         let permit = self.verifying.clone().acquire_owned().await.map_err(Refusal::internal)?;
-        let service = self.clone();
+        let (service, session) = (self.clone(), mark(cookie));
         let judged = spawn_blocking(move || -> Result<_, Refusal> {
             // Who goes away does not end this, so it keeps its place.
             let _permit = permit;
@@ -112,7 +116,8 @@ impl Service {
             let evidence = Evidence::parse(asked.tee, tee_evidence.primary_evidence.get())?;
             let verdict = service.appraiser.appraise(&evidence, &data, now);
             service.metrics.verdict(word(&verdict));
-            tracing::info!(verdict = word(&verdict), time = ?started.elapsed(), "evidence was judged");
+            let (verdict_said, time) = (word(&verdict), started.elapsed());
+            tracing::info!(%peer, session, verdict = verdict_said, ?time, "evidence was judged");
             let granted = verdict.granted();
             let granted = granted.map_err(|(verdict, it)| Refusal::Appraisal { verdict, refused: it.in_short() })?;
             let tier = granted.0;
@@ -130,22 +135,24 @@ impl Service {
         self: &Arc<Self>,
         name: ResourceName,
         credentials: Credentials,
+        peer: IpAddr,
     ) -> Result<(Jwe, Tier), Refusal> {
         let service = self.clone();
         let released = spawn_blocking(move || {
             let now = moment()?;
-            let token = match credentials {
-                Credentials::Cookie(cookie) => service.store.token(&cookie, now)?,
-                Credentials::Token(token) => token,
+            // Who shows a token may have it from another flow.
+            let (token, session) = match credentials {
+                Credentials::Cookie(cookie) => (service.store.token(&cookie, now)?, mark(&cookie)),
+                Credentials::Token(token) => (token, None),
             };
             let claims = service.tokens.read(&token, service.appraiser.policy_id(), now)?;
             if !claims.release.allows(&name) {
-                return Err(Refusal::Forbidden);
+                return Err(Refusal::Forbidden(name));
             }
             let key = GuestKey::try_from(&claims.tee_pubkey)?;
             let secret = service.resources.read(&name)?;
             let sealed = jwe::seal(&key, &secret).map_err(Refusal::internal)?;
-            tracing::info!(resource = %name, tier = %claims.tier, "a resource was released");
+            tracing::info!(%peer, session, resource = %name, tier = %claims.tier, "a resource was released");
             Ok((sealed, claims.tier))
         });
         released.await.map_err(Refusal::internal)?

@@ -19,6 +19,7 @@ use super::error::Refusal;
 use super::flow::{Credentials, Service};
 use super::metrics::Gauges;
 use crate::protocol;
+use crate::store::mark;
 
 /// More than any guest says of itself at first.
 const AUTH_MOST: usize = 16 << 10;
@@ -31,6 +32,7 @@ type Answer = Response<Full<Bytes>>;
 pub(super) async fn answer(service: &Arc<Service>, peer: IpAddr, request: Request<Incoming>) -> Answer {
     let started = Instant::now();
     let path = name(request.uri().path());
+    let session = session(request.headers());
     let answer = if service.peers.ask(peer, &service.config.limits, started) {
         respond(service, (path, peer), request).await
     } else {
@@ -40,7 +42,7 @@ pub(super) async fn answer(service: &Arc<Service>, peer: IpAddr, request: Reques
     let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => {
-            tracing::info!(%peer, path, status = refusal.status().as_u16(), %refusal, "refused");
+            tracing::info!(%peer, session, path, status = refusal.status().as_u16(), %refusal, "refused");
             refusal.response()
         }
     };
@@ -80,7 +82,7 @@ async fn respond(
                 Err(refusal) => return Err(discard(service, body).await.err().unwrap_or(refusal)),
             };
             let said = message(service, body, usize::MAX).await?;
-            let (token, tier) = service.attest(&cookie, said).await?;
+            let (token, tier) = service.attest(&cookie, said, peer).await?;
             with_cookie(with_tier(json(&protocol::Token { token })?, tier), &cookie)
         }
         ("resource", &Method::GET) => {
@@ -88,7 +90,7 @@ async fn respond(
             // What is no name is nowhere.
             let name = name.parse().map_err(|_| Refusal::Path)?;
             let credentials = credentials(request.headers())?;
-            let (secret, tier) = service.resource(name, credentials).await?;
+            let (secret, tier) = service.resource(name, credentials, peer).await?;
             Ok(with_tier(json(&secret)?, tier))
         }
         ("healthz", &Method::GET) => service.check().await.map(|()| text("ok\n".into())),
@@ -134,6 +136,11 @@ fn credentials(headers: &HeaderMap) -> Result<Credentials, Refusal> {
         return Ok(Credentials::Token(token.trim().to_owned()));
     }
     cookie(headers).map(Credentials::Cookie).ok_or(Refusal::Credentials)
+}
+
+/// What the log calls the session that a request is of. With a token it counts as of none.
+fn session(headers: &HeaderMap) -> Option<String> {
+    if headers.contains_key(AUTHORIZATION) { None } else { mark(&cookie(headers)?) }
 }
 
 /// Which session this is of.

@@ -1,5 +1,6 @@
 //! `tenure attest request`: the guest's side, which shows evidence and gets a secret.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -41,9 +42,14 @@ pub enum RequestError {
         /// Why.
         source: io::Error,
     },
-    /// Evidence.
-    #[error(transparent)]
-    Evidence(#[from] SourceError),
+    /// There is nothing that gives evidence.
+    #[error("--evidence {from}: {source}")]
+    Evidence {
+        /// Where it was to come from.
+        from: EvidenceFrom,
+        /// Why it does not.
+        source: SourceError,
+    },
     /// The way to the relying party: it ended, or nothing came over it in time.
     #[error("{way}: {source}")]
     Way {
@@ -61,14 +67,16 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What a command's exit code is because of it. Only what the relying party itself refuses is not what it wants.
+    /// What a command's exit code is because of it. Whatever the relying party itself refuses is not what it wants; what
+    /// comes from a device and is no evidence is none that is genuine.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Flow(ClientError::Refused { status: 401 | 403, .. }) => ExitCode::NOT_MET,
-            Self::Evidence(_) | Self::Flow(ClientError::Evidence(_)) => ExitCode::NotCapable,
+            Self::Flow(ClientError::Refused { .. }) => ExitCode::NOT_MET,
+            Self::Flow(ClientError::Evidence(_)) => ExitCode::EVIDENCE_INVALID,
             Self::Connect(_)
             | Self::NoWay(_)
             | Self::Channel { .. }
+            | Self::Evidence { .. }
             | Self::Way { .. }
             | Self::Flow(_)
             | Self::Out(_) => ExitCode::Usage,
@@ -139,8 +147,24 @@ impl FromStr for EvidenceFrom {
     }
 }
 
+impl fmt::Display for EvidenceFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Tsm => f.write_str("tsm"),
+            Self::SevGuest => f.write_str("sev-guest"),
+            Self::Test(Technology::Snp, path) => write!(f, "test:{}", path.display()),
+            Self::Test(Technology::Tdx, path) => write!(f, "test-tdx:{}", path.display()),
+        }
+    }
+}
+
 impl EvidenceFrom {
-    fn open(&self) -> Result<Box<dyn EvidenceSource>, SourceError> {
+    fn open(&self) -> Result<Box<dyn EvidenceSource>, RequestError> {
+        self.source().map_err(|source| RequestError::Evidence { from: self.clone(), source })
+    }
+
+    fn source(&self) -> Result<Box<dyn EvidenceSource>, SourceError> {
         Ok(match self {
             Self::Auto => evidence::of_this_guest()?,
             Self::Tsm => Box::new(Tsm::open(tsm::DIRECTORY.as_ref())?),
@@ -156,7 +180,7 @@ pub(super) fn request(args: &RequestArgs) -> Result<ExitCode, CliError> {
 }
 
 fn fetch(args: &RequestArgs) -> Result<(), RequestError> {
-    args.out.has_a_place().map_err(RequestError::Out)?;
+    args.out.has_a_place_for_a_secret().map_err(RequestError::Out)?;
     let mut source = with_log(args.evidence.open()?);
     let over =
         |path: &Path| Ok::<_, RequestError>((path.display().to_string(), Http::new(device(path)?, OVER_A_DEVICE)));

@@ -133,7 +133,7 @@ pub struct ServeArgs {
     pub state: PathBuf,
 
     /// Where to listen; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
 
     /// The service's certificates, in PEM, its own first; without them it is plain HTTP
@@ -225,12 +225,17 @@ pub struct ListArgs {
     pub crl: Option<Source>,
 }
 
+/// Names are not looked up: which of its addresses would be meant?
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is no address with a port, like 127.0.0.1:8080, [::1]:8080 or, for all, 0.0.0.0:8080")
+}
+
 pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CliError> {
     let optional = [("policy", &args.policy), ("crl", &args.of_reports.crl)];
     let optional = optional.into_iter().filter_map(|(what, source)| Some((what, source.as_ref()?)));
     let roots = args.test_roots.iter().map(|source| ("test-root", source));
     one_stdin(optional.chain(roots).chain(args.references.sources())).map_err(EvidenceError::from)?;
-    log::start(args.log);
+    log::start_dated(args.log);
     let appraiser = relying_party(args)?;
     appraiser.warn_of_wishes_that_nobody_meets();
 

@@ -81,7 +81,7 @@ pub(crate) fn answer(input: &[u8]) {
         Err(error) => {
             let text = error.to_string();
             // What others say comes to a terminal.
-            let is_said = matches!(error, ClientError::Refused { .. });
+            let is_said = matches!(error, ClientError::Refused { .. } | ClientError::Failed { .. });
             assert!(!is_said || !text.chars().any(char::is_control), "{text:?}");
         }
     }
