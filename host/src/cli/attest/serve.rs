@@ -27,7 +27,7 @@ use super::{PresetName, print};
 use crate::cli::{CliError, log};
 use crate::config::LogLevel;
 use crate::evidence::tdx::{self as quotes, QuoteFileError};
-use crate::evidence::{self, EvidenceError, policy};
+use crate::evidence::{self, EvidenceError, lists, policy};
 use crate::exit::ExitCode;
 use crate::idblock::{Source, one_stdin};
 use crate::relying_party::RelyingParty;
@@ -36,9 +36,6 @@ use crate::relying_party::report::{SnpWishes, TestRoot};
 use crate::stop::StopSignal;
 
 mod apart;
-
-/// More than any list of revoked certificates.
-const LIST_MOST: u64 = 1 << 20;
 
 /// Why nobody is served.
 #[derive(Debug, thiserror::Error)]
@@ -310,7 +307,7 @@ fn snp_wishes(args: &ServeArgs, policy: snp::Policy, root: Option<(&Source, Prod
 
 /// One that is none would refuse every guest.
 fn list(from: &Source) -> Result<Vec<u8>, CliError> {
-    let list = from.read("crl", LIST_MOST).map_err(EvidenceError::from)?;
+    let list = lists::read("crl", from).map_err(EvidenceError::from)?;
     expect_list(&list).map_err(|source| ServeError::List { from: from.clone(), source })?;
     Ok(list)
 }

@@ -52,7 +52,7 @@ pub enum CollateralFileError {
     },
     /// A list of revoked certificates.
     #[error(transparent)]
-    List(#[from] ListFileError),
+    List(#[from] Box<ListFileError>),
     /// A directory of something else.
     #[error("collateral {from} has no {}, {}, {}, {} or {} in it", TCB_INFO[0], QE_IDENTITY[0], CHAIN[0], ROOT_CRL[0], PCK_CRL[0])]
     Empty {
@@ -167,7 +167,9 @@ impl CollateralFiles {
         let chain = chain.as_ref().map(|from| from.read("tcb-signing-chain", MOST)).transpose()?.unwrap_or_default();
         let chain = as_text(chain);
         let statement = |what, from: &Option<Source>| from.as_ref().map(|from| served(what, from, &chain)).transpose();
-        let list = |what, from: &Option<Source>| from.as_ref().map(|from| lists::read(what, from)).transpose();
+        let list = |what, from: &Option<Source>| {
+            from.as_ref().map(|from| lists::read(what, from).map_err(Box::new)).transpose()
+        };
         Ok(Self {
             tcb_info: statement("tcb-info", tcb_info)?,
             qe_identity: statement("qe-identity", qe_identity)?,

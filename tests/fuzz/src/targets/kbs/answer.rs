@@ -1,9 +1,11 @@
 //! What a relying party, or whoever is at the other end, says to a guest.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use attest_kbs::client::evidence::{EvidenceSource, SourceError};
 use attest_kbs::client::http::Http;
+use attest_kbs::client::stream::Stream;
 use attest_kbs::client::{ClientError, Session};
 use attest_kbs::protocol::Tee;
 use attest_kbs::protocol::evidence::Evidence;
@@ -50,6 +52,10 @@ impl Write for Peer<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+impl Stream for Peer<'_> {
+    fn ask_within(&mut self, _: Duration) {}
 }
 
 struct Source;

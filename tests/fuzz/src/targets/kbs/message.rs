@@ -8,7 +8,7 @@ use attest_kbs::protocol::jwe::{self, GuestSecret, Jwe};
 use attest_kbs::protocol::key::GuestKey;
 use attest_kbs::protocol::resource::ResourceName;
 use attest_kbs::protocol::{HashAlgorithm, Request, Tee, binding, is_spoken};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::script::Input;
 use crate::vectors::vector;
