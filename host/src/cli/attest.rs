@@ -108,7 +108,7 @@ pub enum AttestCommand {
     ///
     /// The evidence is bound to a key that is made for this request and never leaves it. No answer is waited for longer than
     /// a minute. Exit code 5 says that the relying party refuses, whatever it is that it does not like; 1 that it failed or
-    /// was not reached, or that there is no such device for evidence; 2 that what came from the device is no evidence.
+    /// was not reached, or that there is no such device for evidence; 2 that the device is there and gives none.
     #[command(after_long_help = super::help(
         "tenure attest request --url https://kbs.example --tls-ca ca.pem --resource default/key/disk --out disk.key\n\
          tenure attest request --channel /dev/hvc1 --resource default/key/disk --evidence test:/dev/hvc2 | cryptsetup open --key-file - /dev/vda disk"

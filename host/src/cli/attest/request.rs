@@ -67,8 +67,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What a command's exit code is because of it. Whatever the relying party itself refuses is not what it wants; what
-    /// comes from a device and is no evidence is none that is genuine.
+    /// What a command's exit code is because of it. Whatever the relying party itself refuses is not what it wants; a
+    /// device that is there and gives no evidence is like evidence that is none.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Flow(ClientError::Refused { .. }) => ExitCode::NOT_MET,
