@@ -86,15 +86,23 @@ fn invalid(text: &str, path: &Path, error: &toml::de::Error) -> FileError {
     FileError::Invalid { path: path.to_owned(), line, key, message }
 }
 
-/// Where a file is wrong: the line, from 1, the key on it, and what is wrong.
+/// Where a file is wrong: the line, from 1, the key on it or the table that begins there, and what is wrong.
 pub(crate) fn toml_place(text: &str, error: &toml::de::Error) -> (usize, Option<String>, String) {
     let start = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let this_line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");
-    let key = this_line.split_once('=').map(|(key, _)| key.trim().trim_matches('"').to_owned());
+    let key = table(this_line).or_else(|| this_line.split_once('=').map(|(key, _)| key.trim().trim_matches('"')));
+    let key = key.map(str::to_owned);
     let message = error.message().trim().replace('\n', ", ");
     (before.matches('\n').count() + 1, key.filter(|key| !key.is_empty()), message)
+}
+
+/// The table that begins with this line, if one does.
+fn table(line: &str) -> Option<&str> {
+    let (name, _) = line.trim().strip_prefix('[')?.split_once(']')?;
+    let is_bare = |char: char| char.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&char);
+    name.chars().all(is_bare).then_some(name)
 }
 
 #[cfg(test)]
@@ -159,7 +167,7 @@ mod tests {
                 "line 1, key `relying-party`: address `host` is neither HOST:PORT nor unix:PATH",
             ),
             ("summary = \"yes\"", "line 1, key `summary`: invalid type"),
-            ("[run]\nvcpus = 1", "line 1: unknown field `run`"),
+            ("[run]\nvcpus = 1", "line 1, key `run`: unknown field `run`"),
             ("vcpus = 1\nvcpus = 2", "line 2, key `vcpus`: duplicate key"),
             ("vcpus", "line 1"),
         ];

@@ -383,7 +383,10 @@ mod tests {
             ("report-version = 1", "line 1, key `report-version`: 1 is not a number from 2 to 5"),
             ("guest-svn = -1", "line 1, key `guest-svn`: invalid value"),
             ("vmpl = 0\nvmpl = 0", "line 2, key `vmpl`: duplicate key"),
-            ("\n[products.rome]\n", "line 2: unknown field `rome`, expected one of `milan`, `genoa`, `turin`"),
+            (
+                "\n[products.rome]\n",
+                "line 2, key `products.rome`: unknown field `rome`, expected one of `milan`, `genoa`, `turin`",
+            ),
             ("[products.genoa]\nfmc = 1", "line 2, key `fmc`: unknown field `fmc`"),
             ("[products.genoa]\nmicrocode = 256", "line 2, key `microcode`: invalid value"),
             ("{\n\"alow\": []}", "line 2: unknown field `alow`, expected one of `preset`"),

@@ -300,6 +300,10 @@ pub(super) mod tests {
                 "line 2, key `seam-attributes`: value 0xffffffffffffffff has bits that mask 0x1 leaves out: 0xff",
             ),
             ("{\"tdx\":\n{\"xfam\": {\"mask\": \"0x1\", \"value\": \"0x2\"}}}", "line 2: value 0x2 has bits that mask"),
+            (
+                "[tdx]\n[tdx.xfam]\nmask = \"0x1\"\nvalue = \"0x2\"",
+                "line 2, key `tdx.xfam`: value 0x2 has bits that mask 0x1 leaves out: 0x2",
+            ),
             ("[tdx]\ntcb-status = []", "line 2, key `tcb-status`: it is empty, and no platform is worth nothing"),
             (
                 "[tdx]\ntcb-advisories = [\"INTEL-SA-615\"]",
