@@ -110,10 +110,12 @@ impl Output {
 
     /// The same for a secret, which is not for a terminal: who cannot have it need not ask for it.
     pub fn has_a_place_for_a_secret(&self) -> Result<(), OutputError> {
-        if *self == Self::Stdout && io::stdout().is_terminal() {
-            return Err(OutputError::SecretTerminal);
-        }
+        self.expect_no_terminal(OutputError::SecretTerminal)?;
         self.has_a_place()
+    }
+
+    fn expect_no_terminal(&self, otherwise: OutputError) -> Result<(), OutputError> {
+        if *self == Self::Stdout && io::stdout().is_terminal() { Err(otherwise) } else { Ok(()) }
     }
 
     /// Writes text.
@@ -123,17 +125,13 @@ impl Output {
 
     /// Writes bytes that are no text.
     pub fn write_binary(&self, bytes: &[u8]) -> Result<(), OutputError> {
-        if *self == Self::Stdout && io::stdout().is_terminal() {
-            return Err(OutputError::Terminal);
-        }
+        self.expect_no_terminal(OutputError::Terminal)?;
         self.write(bytes)
     }
 
     /// Writes a secret: a file of it is for its owner alone.
     pub fn write_secret(&self, secret: &[u8]) -> Result<(), OutputError> {
-        if *self == Self::Stdout && io::stdout().is_terminal() {
-            return Err(OutputError::SecretTerminal);
-        }
+        self.expect_no_terminal(OutputError::SecretTerminal)?;
         self.write_with(secret, 0o600)
     }
 
