@@ -126,8 +126,17 @@ impl fmt::Display for Check {
 }
 
 /// Checks in the order in which they were made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checks(Vec<Check>);
+
+/// As many as a verdict on a quote has, and more: they need not be moved as they become more.
+const USUAL: usize = 48;
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self(Vec::with_capacity(USUAL))
+    }
+}
 
 impl Checks {
     /// All of them.

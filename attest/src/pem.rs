@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
 
 /// What a certificate is called.
 pub const CERTIFICATE: &str = "CERTIFICATE";
@@ -67,8 +68,8 @@ pub(crate) fn chain<const COUNT: usize>(pem: &[u8]) -> Result<[Vec<u8>; COUNT], 
 
 /// The first block, and what follows it.
 fn split(pem: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = position(pem, END)? + END.len();
-    let end = end + position(&pem[end..], DASHES)? + DASHES.len();
+    let end = memmem::find(pem, END)? + END.len();
+    let end = end + memmem::find(&pem[end..], DASHES)? + DASHES.len();
     pem.split_at_checked(end)
 }
 
@@ -86,12 +87,6 @@ fn contents(block: &[u8], label: &str) -> Option<Vec<u8>> {
         digits.extend_from_slice(line);
     }
     BASE64_STANDARD.decode(digits).ok()
-}
-
-fn position(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    let (first, _) = pattern.split_first()?;
-    let mut places = (0..).zip(bytes).filter(|(_, byte)| *byte == first).map(|(at, _)| at);
-    places.find(|at| bytes[*at..].starts_with(pattern))
 }
 
 fn trim(pem: &[u8]) -> &[u8] {

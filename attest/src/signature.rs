@@ -12,9 +12,9 @@ mod by_aws_lc;
 mod by_rust;
 
 #[cfg(feature = "aws-lc-rs")]
-pub(crate) use by_aws_lc::{ecdsa_p256, ecdsa_p384, rsa_pss};
+pub(crate) use by_aws_lc::{P256Key, ecdsa_p256, ecdsa_p384, rsa_pss};
 #[cfg(not(feature = "aws-lc-rs"))]
-pub(crate) use by_rust::{ecdsa_p256, ecdsa_p384, rsa_pss};
+pub(crate) use by_rust::{P256Key, ecdsa_p256, ecdsa_p384, rsa_pss};
 
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Time;
 
 use crate::UnixTime;
-use crate::signature;
+use crate::signature::{self, P256Key};
 
 pub(crate) mod crl;
 mod name;
@@ -171,7 +171,7 @@ impl<'a> Signed<'a> {
                 let key = issuer.p256_key()?;
                 let signature = p256::ecdsa::Signature::from_der(self.signature);
                 let signature = signature.map_err(|_| CertificateError::Signature)?;
-                let is_signed = signature::ecdsa_p256(&key, self.bytes, &signature);
+                let is_signed = signature::ecdsa_p256(key, self.bytes, &signature);
                 if is_signed { Ok(()) } else { Err(CertificateError::Signature) }
             }
         }
@@ -185,6 +185,8 @@ pub(crate) struct Certificate<'a> {
     fields: TbsCertificate,
     /// The subject in words: several checks of one verdict name an issuer.
     name: OnceCell<String>,
+    /// The key on P-256, if it was asked for: an issuer's signs a list, too, and a signer's two statements.
+    p256_key: OnceCell<P256Key>,
 }
 
 impl<'a> Certificate<'a> {
@@ -195,7 +197,7 @@ impl<'a> Certificate<'a> {
             return Err(CertificateError::Version);
         }
         signed.names_inside(fields.signature().owned_to_ref())?;
-        let certificate = Self { signed, fields, name: OnceCell::new() };
+        let certificate = Self { signed, fields, name: OnceCell::new(), p256_key: OnceCell::new() };
         certificate.check_extensions()?;
         Ok(certificate)
     }
@@ -300,9 +302,14 @@ impl<'a> Certificate<'a> {
     }
 
     /// Its key, which must be on P-256.
-    pub(crate) fn p256_key(&self) -> Result<p256::ecdsa::VerifyingKey, CertificateError> {
+    pub(crate) fn p256_key(&self) -> Result<&P256Key, CertificateError> {
         const KIND: CertificateError = CertificateError::Key("on the curve P-256");
-        p256::ecdsa::VerifyingKey::from_sec1_bytes(self.point_on(SECP256R1).ok_or(KIND)?).map_err(|_| KIND)
+        if let Some(key) = self.p256_key.get() {
+            return Ok(key);
+        }
+        let point = self.point_on(SECP256R1).ok_or(KIND)?;
+        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| KIND)?;
+        Ok(self.p256_key.get_or_init(|| key.into()))
     }
 
     fn point_on(&self, curve: ObjectIdentifier) -> Option<&[u8]> {

@@ -13,8 +13,11 @@ pub(crate) fn rsa_pss(key: &RsaPublicKey, bytes: &[u8], signature: &[u8]) -> boo
     key.verify(scheme, &Sha384::digest(bytes), signature).is_ok()
 }
 
+/// A key on P-256.
+pub(crate) type P256Key = p256::ecdsa::VerifyingKey;
+
 /// With SHA-256, as Intel and its platforms sign everything.
-pub(crate) fn ecdsa_p256(key: &p256::ecdsa::VerifyingKey, bytes: &[u8], signature: &p256::ecdsa::Signature) -> bool {
+pub(crate) fn ecdsa_p256(key: &P256Key, bytes: &[u8], signature: &p256::ecdsa::Signature) -> bool {
     key.verify(bytes, signature).is_ok()
 }
 

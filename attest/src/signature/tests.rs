@@ -36,8 +36,9 @@ macro_rules! curve {
                 use $curve::ecdsa::{Signature, SigningKey};
 
                 let both = |key: &SigningKey, bytes: &[u8], signature: &Signature| {
-                    let found = by_rust::$test(key.verifying_key(), bytes, signature);
-                    assert_eq!(by_aws_lc::$test(key.verifying_key(), bytes, signature), found);
+                    let key = key.verifying_key();
+                    let found = by_rust::$test(key, bytes, signature);
+                    assert_eq!(by_aws_lc::$test(&key.clone().into(), bytes, signature), found);
                     found
                 };
                 let key = SigningKey::from_slice(&secret);

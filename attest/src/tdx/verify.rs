@@ -25,12 +25,12 @@ use super::{Anchor, Anchors, Collateral, Quote, TcbStatus};
 use crate::UnixTime;
 use crate::check::{CheckId, Checks, Horizon};
 use crate::hex::Hex;
-use crate::signature;
+use crate::signature::{self, P256Key};
 use crate::verified::{Evidence, Rejected, Verified};
 use crate::x509::Certificate;
 
 use chain::Chain;
-use statements::Issuer;
+use statements::{By, Chains};
 
 mod chain;
 mod statements;
@@ -124,7 +124,7 @@ pub fn verify<'q>(
             return Err(Rejected::new(checks));
         }
     };
-    let mut judge = Judge { checks, horizon: Horizon::at(now), anchors, by_root: None, signers: None };
+    let mut judge = Judge { checks, horizon: Horizon::at(now), anchors, by_root: None };
     judge.quote(&quote);
     let decoded = judge.decode(quote.pck_chain());
     let certificates = decoded.as_ref().map(|chain| judge.chain(chain));
@@ -133,9 +133,11 @@ pub fn verify<'q>(
     judge.qe(&quote, chain.key.as_ref());
     let pck = judge.pck(chain.key.as_ref());
     let revoked = judge.revocation(collateral, chain);
-    let issuer = Issuer { root: chain.root(), revoked: revoked.as_ref() };
-    let info = judge.tcb_info(collateral.tcb_info, issuer, pck.as_ref());
-    let identity = judge.qe_identity(collateral.qe_identity, issuer, quote.qe_report());
+    let chains = Chains::of(collateral);
+    let signers = chains.signers();
+    let by = |signer| By { signer, root: chain.root(), revoked: revoked.as_ref() };
+    let info = judge.tcb_info(collateral.tcb_info, by(signers.of_info()), pck.as_ref());
+    let identity = judge.qe_identity(collateral.qe_identity, by(signers.of_identity()), quote.qe_report());
     let evaluation = judge.tcb(&quote, pck.as_ref(), info.as_ref(), identity.as_ref());
     let Judge { checks, horizon, .. } = judge;
     let (Some(pck), Some(info), Some(identity), Some(evaluation)) = (pck, info, identity, evaluation) else {
@@ -160,8 +162,6 @@ struct Judge<'a> {
     anchors: &'a Anchors,
     /// The certificate, in DER, that was last found to be signed by the root.
     by_root: Option<Vec<u8>>,
-    /// The chain, in PEM and in DER, that was last read of a statement: mostly both have the same.
-    signers: Option<(Vec<u8>, [Vec<u8>; 2])>,
 }
 
 impl Judge<'_> {
@@ -186,7 +186,7 @@ impl Judge<'_> {
             return self.checks.skip(QE_SIGNATURE, "there is no certificate of the key");
         };
         let found = match key.p256_key() {
-            Ok(key) if is_signed(&key, quote.qe_report_bytes(), quote.qe_signature()) => Ok("by it"),
+            Ok(key) if is_signed(key, quote.qe_report_bytes(), quote.qe_signature()) => Ok("by it"),
             Ok(_) => Err("not by it, or something of the report was changed".to_string()),
             Err(error) => Err(alloc::format!("by {error}")),
         };
@@ -218,7 +218,7 @@ fn is_by_attestation_key(quote: &Quote<'_>) -> bool {
     let mut point = [4; 65];
     point[1..].copy_from_slice(quote.attestation_key());
     let key = VerifyingKey::from_sec1_bytes(&point);
-    key.is_ok_and(|key| is_signed(&key, quote.signed_bytes(), quote.signature()))
+    key.is_ok_and(|key| is_signed(&key.into(), quote.signed_bytes(), quote.signature()))
 }
 
 /// Whether the QE's report is about this attestation key and the data that came with it.
@@ -229,7 +229,7 @@ fn is_vouched_for(quote: &Quote<'_>) -> bool {
 }
 
 /// Whether this key signed these bytes; r and s are big-endian.
-fn is_signed(key: &VerifyingKey, bytes: &[u8], signature: &[u8]) -> bool {
+fn is_signed(key: &P256Key, bytes: &[u8], signature: &[u8]) -> bool {
     Signature::from_slice(signature).is_ok_and(|signature| signature::ecdsa_p256(key, bytes, &signature))
 }
 

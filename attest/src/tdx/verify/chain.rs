@@ -143,16 +143,27 @@ impl<'a> Judge<'a> {
 
     /// A certificate that must have one of these names. One with another name is none.
     pub(super) fn read<'c>(&mut self, id: CheckId, der: &'c [u8], names: &[&str]) -> Option<Certificate<'c>> {
+        let found = Certificate::parse(der);
+        let is_it = self.called(id, found.as_ref(), names);
+        found.ok().filter(|_| is_it)
+    }
+
+    /// Whether a certificate could be read, and has one of these names.
+    pub(super) fn called(
+        &mut self,
+        id: CheckId,
+        found: Result<&Certificate<'_>, &CertificateError>,
+        names: &[&str],
+    ) -> bool {
         let wanted = names.join("'s or ");
-        let found = match Certificate::parse(der) {
-            Ok(certificate) => match certificate.common_name() {
-                Some(name) if names.contains(&name.as_str()) => Ok((name, certificate)),
-                name => Err(format!("{:?}'s", name.unwrap_or_default())),
-            },
+        let found = match found.map(Certificate::common_name) {
+            Ok(Some(name)) if names.contains(&name.as_str()) => Ok(format!("{name}'s")),
+            Ok(name) => Err(format!("{:?}'s", name.unwrap_or_default())),
             Err(error) => Err(error.to_string()),
         };
-        self.checks.add(id, format!("{wanted}'s"), found.as_ref().map(|(name, _)| format!("{name}'s")));
-        found.ok().map(|(_, certificate)| certificate)
+        let is_it = found.is_ok();
+        self.checks.add(id, format!("{wanted}'s"), found);
+        is_it
     }
 
     /// That a certificate is by this issuer, and good at this moment.

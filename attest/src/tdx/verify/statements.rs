@@ -14,12 +14,13 @@ use crate::UnixTime;
 use crate::check::{CheckId, Fault};
 use crate::hex::Hex;
 use crate::pem::{self, PemError};
-use crate::tdx::Quote;
 use crate::tdx::collateral::{CollateralError, Module, QeIdentity, SignedJson, TcbInfo};
 use crate::tdx::pck::Pck;
 use crate::tdx::quote::EnclaveReport;
 use crate::tdx::tcb::{self, Evaluation, TcbError, TcbStatus};
+use crate::tdx::{Collateral, Quote};
 use crate::x509::crl::Crl;
+use crate::x509::{Certificate, CertificateError};
 
 const SIGNER_NAME: &str = "Intel SGX TCB Signing";
 
@@ -72,22 +73,62 @@ const LAUNCH: CheckId = CheckId::required("tcb.launch", "the platform's TCB when
 const CURRENT: CheckId = CheckId::where_possible("tcb.current", "the platform's TCB now");
 const STATUS: CheckId = CheckId::required("tcb.status", "the platform's status").failing_as(Fault::Revoked);
 
-/// Who issues certificates for signing statements, and what it has revoked.
+/// Who signed a statement, who issues certificates for that, and what it has revoked.
 #[derive(Clone, Copy)]
-pub(super) struct Issuer<'a> {
+pub(super) struct By<'a> {
+    pub(super) signer: &'a Found<'a>,
     pub(super) root: Option<Signer<'a>>,
     pub(super) revoked: Option<&'a Crl<'a>>,
 }
 
+/// Certificates of who signed both statements, and of a root, in DER. Mostly both came with the same, which is read once.
+pub(super) struct Chains {
+    of_info: Decoded,
+    /// If it is another.
+    of_identity: Option<Decoded>,
+}
+
+type Decoded = Result<[Vec<u8>; 2], PemError>;
+
+/// Who signed a statement, as far as that can be read.
+type Found<'a> = Result<Result<Certificate<'a>, CertificateError>, PemError>;
+
+/// The first of each of [`Chains`].
+pub(super) struct Signers<'a> {
+    of_info: Found<'a>,
+    of_identity: Option<Found<'a>>,
+}
+
+impl Chains {
+    pub(super) fn of(collateral: &Collateral<'_>) -> Self {
+        let [info, identity] =
+            [collateral.tcb_info, collateral.qe_identity].map(|json| json.map_or(&[][..], |json| json.chain));
+        Self { of_info: pem::chain(info), of_identity: (identity != info).then(|| pem::chain(identity)) }
+    }
+
+    pub(super) fn signers(&self) -> Signers<'_> {
+        Signers { of_info: read(&self.of_info), of_identity: self.of_identity.as_ref().map(read) }
+    }
+}
+
+fn read(chain: &Decoded) -> Found<'_> {
+    chain.as_ref().map(|[signer, _root]| Certificate::parse(signer)).map_err(|error| *error)
+}
+
+impl<'a> Signers<'a> {
+    pub(super) const fn of_info(&self) -> &Found<'a> {
+        &self.of_info
+    }
+
+    pub(super) fn of_identity(&self) -> &Found<'a> {
+        self.of_identity.as_ref().unwrap_or(&self.of_info)
+    }
+}
+
 impl Judge<'_> {
     /// TCB info, and that it is about the platform with this key.
-    pub(super) fn tcb_info(
-        &mut self,
-        json: Option<SignedJson<'_>>,
-        issuer: Issuer<'_>,
-        pck: Option<&Pck>,
-    ) -> Option<TcbInfo> {
-        let info = self.statement(&TCB_INFO, json, issuer, TcbInfo::parse, |info| (info.issue_date, info.next_update));
+    pub(super) fn tcb_info(&mut self, json: Option<SignedJson<'_>>, by: By<'_>, pck: Option<&Pck>) -> Option<TcbInfo> {
+        let info = self.statement(&TCB_INFO, json, by, TcbInfo::parse, |info| (info.issue_date, info.next_update));
         let (Some(of), Some(pck)) = (&info, pck) else {
             let why = if info.is_none() { "there is no TCB info" } else { "the platform is not known" };
             self.checks.skip(PLATFORM, why);
@@ -105,11 +146,11 @@ impl Judge<'_> {
     pub(super) fn qe_identity(
         &mut self,
         json: Option<SignedJson<'_>>,
-        issuer: Issuer<'_>,
+        by: By<'_>,
         qe: &EnclaveReport,
     ) -> Option<QeIdentity> {
         let times = |identity: &QeIdentity| (identity.issue_date, identity.next_update);
-        let Some(identity) = self.statement(&QE_IDENTITY, json, issuer, QeIdentity::parse, times) else {
+        let Some(identity) = self.statement(&QE_IDENTITY, json, by, QeIdentity::parse, times) else {
             self.skip_all([QE_SIGNER, QE_PRODUCT, QE_ATTRIBUTES, QE_MISC], "there is no identity to compare with");
             return None;
         };
@@ -186,7 +227,7 @@ impl Judge<'_> {
         &mut self,
         ids: &Ids,
         json: Option<SignedJson<'_>>,
-        issuer: Issuer<'_>,
+        by: By<'_>,
         parse: fn(&[u8]) -> Result<T, CollateralError>,
         times: fn(&T) -> (UnixTime, UnixTime),
     ) -> Option<T> {
@@ -196,7 +237,7 @@ impl Judge<'_> {
             self.skip_all(of_signer.into_iter().chain([ids.signature, ids.validity]), "there is nothing signed");
             return None;
         };
-        self.signer(ids, json, issuer);
+        self.signer(ids, json, by);
         let statement = parse(json.text);
         self.checks.add(ids.form, "as Intel writes it", statement.as_ref().map(|_| "that"));
         match &statement {
@@ -206,11 +247,13 @@ impl Judge<'_> {
         statement.ok()
     }
 
-    fn signer(&mut self, ids: &Ids, json: SignedJson<'_>, issuer: Issuer<'_>) {
+    fn signer(&mut self, ids: &Ids, json: SignedJson<'_>, by: By<'_>) {
         const WANTED: &str = "one and a root's, in PEM";
-        let decoded = self.signers(json.chain);
-        let signer = match &decoded {
-            Ok([signer, _root]) => self.read(ids.signer, signer, &[SIGNER_NAME]),
+        let signer = match by.signer {
+            Ok(signer) => {
+                let is_it = self.called(ids.signer, signer.as_ref(), &[SIGNER_NAME]);
+                signer.as_ref().ok().filter(|_| is_it)
+            }
             // Nothing is there, and so nothing that is wrong.
             Err(PemError::Count { found: 0, .. }) => {
                 self.checks.missing(ids.signer, WANTED);
@@ -221,27 +264,17 @@ impl Judge<'_> {
                 None
             }
         };
-        self.issued(ids.signer_signature, ids.signer_validity, signer.as_ref(), issuer.root);
-        self.absent(ids.signer_revocation, signer.as_ref(), issuer.revoked);
+        self.issued(ids.signer_signature, ids.signer_validity, signer, by.root);
+        self.absent(ids.signer_revocation, signer, by.revoked);
         let Some(signer) = signer else {
             return self.checks.skip(ids.signature, "there is no certificate of who signed");
         };
         let found = match signer.p256_key() {
-            Ok(key) if is_signed(&key, json.text, json.signature) => Ok("by it"),
+            Ok(key) if is_signed(key, json.text, json.signature) => Ok("by it"),
             Ok(_) => Err("not by it, or something of the text was changed".to_string()),
             Err(error) => Err(format!("by {error}")),
         };
         self.checks.add(ids.signature, "by the key of the certificate", found);
-    }
-
-    /// The certificates, in DER, of who signed a statement.
-    fn signers(&mut self, pem: &[u8]) -> Result<[Vec<u8>; 2], PemError> {
-        if let Some((_, same)) = self.signers.as_ref().filter(|(text, _)| text == pem) {
-            return Ok(same.clone());
-        }
-        let chain = pem::chain(pem)?;
-        self.signers = Some((pem.to_vec(), chain.clone()));
-        Ok(chain)
     }
 
     /// That bytes are those wanted, as far as a mask goes.

@@ -13,7 +13,7 @@ fn vector(name: &str) -> Vec<u8> {
 }
 
 /// Whether everything that is signed in a quote is, up to the platform's key.
-fn is_genuine(quote: &[u8], key: &VerifyingKey) -> bool {
+fn is_genuine(quote: &[u8], key: &P256Key) -> bool {
     Quote::parse(quote).is_ok_and(|quote| {
         is_by_attestation_key(&quote)
             && is_vouched_for(&quote)
@@ -21,9 +21,14 @@ fn is_genuine(quote: &[u8], key: &VerifyingKey) -> bool {
     })
 }
 
-fn platform_key(quote: &[u8]) -> VerifyingKey {
+fn platform_key(quote: &[u8]) -> P256Key {
     let [key, ..] = pem::chain::<3>(Quote::parse(quote).unwrap().pck_chain()).unwrap();
-    Certificate::parse(&key).unwrap().p256_key().unwrap()
+    point(&key).into()
+}
+
+/// The key of this certificate.
+fn point(der: &[u8]) -> VerifyingKey {
+    VerifyingKey::from_sec1_bytes(Certificate::parse(der).unwrap().key().subject_public_key.raw_bytes()).unwrap()
 }
 
 /// no-silent-trust: of what stands before the certificates in a quote of either version, no bit of any byte can be

@@ -46,7 +46,7 @@ impl Case {
         let [_, ca, old] = pem::chain::<3>(text.as_bytes()).unwrap();
         let [signer, _] = pem::chain::<2>(files["tcb_info_issuer_chain"].as_str().unwrap().as_bytes()).unwrap();
 
-        let point = Certificate::parse(&old).unwrap().p256_key().unwrap().to_sec1_point(false);
+        let point = point(&old).to_sec1_point(false);
         let at = old.windows(65).position(|window| window == point.as_bytes()).unwrap();
         let mut root = old.clone();
         root[at..at + 65].copy_from_slice(key.verifying_key().to_sec1_point(false).as_bytes());
