@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
@@ -75,11 +76,11 @@ pub enum StateError {
     },
 }
 
-/// A directory into which nobody but us and root can put anything.
-#[derive(Debug)]
+/// A directory into which nobody but us and root can put anything, held open.
+#[derive(Clone, Debug)]
 pub struct StateDirectory {
     path: PathBuf,
-    directory: File,
+    directory: Arc<File>,
 }
 
 impl StateDirectory {
@@ -91,7 +92,7 @@ impl StateDirectory {
     }
 
     /// One that is there.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    fn open(path: &Path) -> Result<Self, StateError> {
         let failed = |source| StateError::File { path: path.into(), source };
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let directory = File::from(openat(CWD, path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
@@ -102,12 +103,12 @@ impl StateDirectory {
         if mode & OTHERS_WRITE != 0 {
             return Err(StateError::Writable { path: path.into(), mode });
         }
-        Ok(Self { path: path.into(), directory })
+        Ok(Self { path: path.into(), directory: Arc::new(directory) })
     }
 
     /// A file that only its owner has rights to, us or root; a new one if there is none.
     pub fn private(&self, name: &str, new: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<File, StateError> {
-        let path = self.path.join(name);
+        let path = self.path_of(name);
         let failed = |source| StateError::File { path: path.clone(), source };
         let file = match self.file(name) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -119,6 +120,22 @@ impl StateDirectory {
         let file = file.map_err(failed)?;
         expect_private(&path, &file)?;
         Ok(file)
+    }
+
+    /// A file that only its owner has rights to, us or root, to be read and written; an empty one if there is none.
+    pub fn database(&self, name: &str) -> Result<File, StateError> {
+        let path = self.path_of(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = openat(&self.directory, name, flags, PRIVATE);
+        let file = File::from(file.map_err(|error| StateError::File { path: path.clone(), source: error.into() })?);
+        expect_private(&path, &file)?;
+        Ok(file)
+    }
+
+    /// By what name a file of it is known.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     fn file(&self, name: &str) -> io::Result<File> {
@@ -150,7 +167,7 @@ impl StateDirectory {
 }
 
 /// A file that only its owner has rights to, us or root.
-pub(crate) fn expect_private(path: &Path, file: &File) -> Result<(), StateError> {
+fn expect_private(path: &Path, file: &File) -> Result<(), StateError> {
     let metadata = file.metadata().map_err(|source| StateError::File { path: path.into(), source })?;
     if !metadata.is_file() {
         return Err(StateError::Kind { path: path.into() });
@@ -233,18 +250,20 @@ mod tests {
     fn no_silent_trust_what_was_left_there() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDirectory::make(&dir.path().join("state")).unwrap();
-        let path = state.path.join(NAME);
+        let path = state.path_of(NAME);
         let victim = dir.path().join("victim");
         fs::write(&victim, "").unwrap();
         chmod(&victim, 0o644);
         symlink(&victim, &path).unwrap();
         assert!(matches!(state.private(NAME, new), Err(StateError::Mode { mode: 0o644, .. })));
+        assert!(matches!(state.database(NAME), Err(StateError::Mode { mode: 0o644, .. })));
         fs::remove_file(&victim).unwrap();
         assert!(matches!(state.private(NAME, new), Err(StateError::File { .. })));
         assert!(!victim.exists(), "a link that leads nowhere leads nowhere still");
         fs::remove_file(&path).unwrap();
         mknodat(CWD, &path, FileType::Fifo, PRIVATE, 0).unwrap();
         assert!(matches!(state.private(NAME, new), Err(StateError::Kind { .. })));
+        assert!(matches!(state.database(NAME), Err(StateError::Kind { .. })));
         assert_eq!(fs::read_dir(&state.path).unwrap().count(), 1, "nothing is left behind");
     }
 }

@@ -11,10 +11,8 @@ mod session;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +26,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::protocol::random;
-use crate::state::{StateError, expect_private};
+use crate::state::{StateDirectory, StateError};
 use database::Kept;
 pub use session::Asked;
 use session::{Session, State};
@@ -43,15 +41,7 @@ const TOGETHER: usize = 256;
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not ours alone.
+    /// The file: there is none, or it is not ours alone.
     #[error(transparent)]
     State(#[from] StateError),
     /// The database in it.
@@ -148,16 +138,13 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Those in this directory, of which at most so many are open at once.
-    pub fn open(directory: &Path, most: Most) -> Result<Self, StoreError> {
-        let path = directory.join(FILE);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    pub fn open(directory: &StateDirectory, most: Most) -> Result<Self, StoreError> {
         // What is wrong with the file is said as such, once. Who could have put it there knows what was asked in it.
-        let file = options.open(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
-        expect_private(&path, &file)?;
-        drop(file);
-        let file = path.clone();
-        Self::open_with(&path, most, move || Ok(FileBackend::new(options.open(&file)?)?))
+        drop(directory.database(FILE)?);
+        let path = directory.path_of(FILE);
+        let directory = directory.clone();
+        let file = move || directory.database(FILE).map_err(io::Error::other);
+        Self::open_with(&path, most, move || Ok(FileBackend::new(file()?)?))
     }
 
     fn open_with<B: StorageBackend>(

@@ -4,6 +4,7 @@
 //! find out.
 
 use attest::pem::{self, PemError};
+use snp::hex;
 
 use crate::idblock::{IdBlockError, Source};
 
@@ -40,30 +41,6 @@ pub fn read(what: &'static str, from: &Source) -> Result<Vec<u8>, ListFileError>
         return list.map_err(|source| ListFileError::Pem { what, from: from.clone(), source });
     }
     // DER is no text: its second byte is no digit.
-    let digits = std::str::from_utf8(&bytes).ok().and_then(|text| unhex(text.trim()));
+    let digits = std::str::from_utf8(&bytes).ok().and_then(|text| hex::parse_up_to(text.trim(), bytes.len()).ok());
     Ok(digits.unwrap_or(bytes))
-}
-
-/// Bytes of pairs of hexadecimal digits.
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let byte = |[high, low]: [u8; 2]| {
-        let [high, low] = [high, low].map(|digit| char::from(digit).to_digit(16));
-        u8::try_from(high? << 4 | low?).ok()
-    };
-    pairs.iter().copied().map(byte).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_come_in_pairs() {
-        assert_eq!(unhex("0aFf"), Some(vec![0x0a, 0xff]));
-        assert_eq!(unhex(""), Some(vec![]));
-        for text in ["0", "0g", "+0", "é"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
-    }
 }

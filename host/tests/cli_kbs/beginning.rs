@@ -70,7 +70,7 @@ fn a_list_that_is_none_is_said() {
     let party = Party::new();
     fs::write(party.path("list"), "no list").unwrap();
     let said = refused(party.dir.path(), "resources", "state", &["--id-key", &"ab".repeat(48), "--crl", "list"]);
-    assert!(said.contains("--crl `list` must be a list of revoked certificates in DER"), "{said}");
+    assert!(said.contains("--crl `list` must be a list of revoked certificates, and is not"), "{said}");
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join(LIST);
     drop(party.serve(&party.digest(), &["--crl", list.to_str().unwrap()]));
 }

@@ -112,7 +112,7 @@ impl Bed {
     fn serve(config: Config, release: Release, tls: Option<Arc<ServerConfig>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [state, resources] = ["state", "resources"].map(|name| dir.path().join(name));
-        StateDirectory::make(&state).unwrap();
+        let state = StateDirectory::make(&state).unwrap();
         fs::create_dir_all(resources.join("default/key")).unwrap();
         fs::write(resources.join(RESOURCE), SECRET).unwrap();
         let guest = Guest::new();

@@ -86,7 +86,7 @@ pub enum ServeError {
         state: PathBuf,
     },
     /// A list of revoked certificates that is none.
-    #[error("--crl {from} must be a list of revoked certificates in DER, and is not: {source}")]
+    #[error("--crl {from} must be a list of revoked certificates, and is not: {source}")]
     List {
         /// Where it was read.
         from: Source,
@@ -217,7 +217,7 @@ pub struct ServeArgs {
 /// Which issuers of certificates were revoked.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// A list of revoked certificates in DER, signed by the product's root; it counts before one that a guest sends
+    /// A list of revoked certificates in DER, PEM or hexadecimal digits, signed by the product's root; it counts before one that a guest sends
     #[arg(long, value_name = "FILE|-")]
     pub crl: Option<Source>,
 }
@@ -349,15 +349,15 @@ fn server(args: &ServeArgs, appraiser: RelyingParty) -> Result<Server, ServeErro
     let config = Config { challenge: Duration::from_secs(args.challenge_time), token, limits };
     allow_descriptors(args.max_connections);
     // Before anything in it is believed.
-    StateDirectory::make(&args.state)?;
+    let state = StateDirectory::make(&args.state)?;
     apart::expect_apart(&args.resources, &args.state)?;
     let resources = Resources::open(&args.resources, limits.resource_bytes);
     let resources = resources.map_err(|source| ServeError::Resources { path: args.resources.clone(), source })?;
     let tls = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
     let parts = Parts {
         appraiser: Box::new(appraiser),
-        store: Store::open(&args.state, limits.most_sessions())?,
-        tokens: Tokens::open(&args.state, token)?,
+        store: Store::open(&state, limits.most_sessions())?,
+        tokens: Tokens::open(&state, token)?,
         resources,
         tls: tls.map(|(certificates, key)| tls::server_config(certificates, key)).transpose()?,
     };

@@ -12,8 +12,9 @@ use attest::tdx::{Collateral, SignedJson};
 use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use snp::hex::{self, HexError};
 
-use crate::evidence::lists::{self, ListFileError, unhex};
+use crate::evidence::lists::{self, ListFileError};
 use crate::idblock::{IdBlockError, Source};
 
 /// More than any list of revoked certificates.
@@ -140,10 +141,10 @@ struct Served<'a> {
 struct Bytes(Vec<u8>);
 
 impl TryFrom<String> for Bytes {
-    type Error = &'static str;
+    type Error = HexError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        unhex(&text).map(Self).ok_or("not an even number of hexadecimal digits")
+        hex::parse_up_to(&text, text.len()).map(Self)
     }
 }
 
@@ -294,7 +295,7 @@ mod tests {
             (r#"{"tcbInfo":{},"enclaveIdentity":{},"signature":""}"#, "duplicate field `tcbInfo`"),
             (r#"{"tcbInfo":{},"signature":"","signature":""}"#, "duplicate field `signature`"),
             (r#"{"tcbInfo":{}}"#, "missing field `signature`"),
-            (r#"{"tcbInfo":{},"signature":"0"}"#, "not an even number of hexadecimal digits"),
+            (r#"{"tcbInfo":{},"signature":"0"}"#, "it has 1 characters; 2 hexadecimal digits are wanted"),
         ] {
             let error = served(text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

@@ -22,6 +22,7 @@ use attest_kbs::protocol::{COOKIE, HashAlgorithm, Tee, binding};
 use attest_kbs::resources::Resources;
 use attest_kbs::server::config::{Config, Limits};
 use attest_kbs::server::{Desk, Parts};
+use attest_kbs::state::StateDirectory;
 use attest_kbs::store::Store;
 use attest_kbs::token::Tokens;
 use base64ct::{Base64, Encoding};
@@ -124,14 +125,15 @@ fn vectors() -> std::path::PathBuf {
 impl Bed {
     fn new() -> Self {
         // Only what is open is used, so the directory is gone before anything could leave it behind.
-        let state = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDirectory::make(dir.path()).unwrap();
         let limits = Limits { rate: 1_000_000, burst: 1_000_000, ..Limits::default() };
         let config = Config { limits, ..Config::default() };
         let judge = Arc::new(Judge::default());
         let parts = Parts {
             appraiser: Box::new(Shared(judge.clone())),
-            store: Store::open(state.path(), config.limits.most_sessions()).unwrap(),
-            tokens: Tokens::open(state.path(), config.token).unwrap(),
+            store: Store::open(&state, config.limits.most_sessions()).unwrap(),
+            tokens: Tokens::open(&state, config.token).unwrap(),
             resources: Resources::open(&vectors(), config.limits.resource_bytes).unwrap(),
             tls: None,
         };
