@@ -45,12 +45,10 @@ pub fn parse_up_to(text: &str, most: usize) -> Result<Vec<u8>, HexError> {
         let expected = (characters + 1).min(2 * most);
         return Err(HexError::Length { characters, expected });
     }
-    let digit = |(index, character): (usize, char)| {
-        let digit = character.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        digit.ok_or(HexError::Digit { position: index + 1, character })
-    };
-    let digits = text.chars().enumerate().map(digit).collect::<Result<Vec<_>, _>>()?;
-    Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    if let Some((index, character)) = text.chars().enumerate().find(|(_, character)| !character.is_ascii_hexdigit()) {
+        return Err(HexError::Digit { position: index + 1, character });
+    }
+    base16ct::mixed::decode_vec(text).map_err(|_| HexError::Length { characters, expected: characters + 1 })
 }
 
 /// Writes bytes, in lower case.
@@ -73,6 +71,7 @@ mod tests {
         assert_eq!(error("0x12"), "character 2 of it is 'x', which is no hexadecimal digit");
         assert_eq!(parse_up_to("123", 9).unwrap_err().to_string(), error("123"));
         assert_eq!(error("12é4"), "character 3 of it is 'é', which is no hexadecimal digit");
+        assert_eq!(parse_up_to("12é4", 9).unwrap_err().to_string(), error("12é4"));
     }
 
     proptest! {
@@ -81,6 +80,7 @@ mod tests {
             prop_assert_eq!(parse(&text(&bytes)), Ok(bytes));
             prop_assert_eq!(parse(&text(&bytes).to_uppercase()), Ok(bytes));
             prop_assert_eq!(parse_up_to(&text(&bytes), 48), Ok(bytes.to_vec()));
+            prop_assert_eq!(parse_up_to(&text(&bytes).to_uppercase(), 48), Ok(bytes.to_vec()));
             prop_assert!(parse_up_to(&text(&bytes), 47).is_err());
         }
 
