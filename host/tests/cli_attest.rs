@@ -320,10 +320,13 @@ fn two_reports_are_compared() {
     let (code, said) = party.attest(&["diff", "report", "other"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.starts_with("0 of ") && said.ends_with("; nothing of this was verified\n"), "{said}");
+    party.change("other", |report| report[0x2a0] ^= 1);
+    let (code, said) = party.attest(&["diff", "report", "other"]);
+    assert!(code == 10 && said.contains("claims differ, but other bytes do: of the signature"), "{code}: {said}");
     party.change("other", |report| report[0x90] ^= 1);
     let (code, said) = party.attest(&["diff", "report", "other", "--json"]);
     let found: Value = serde_json::from_str(&said).unwrap();
     let claims: Vec<_> = found["different"].as_array().unwrap().iter().map(|claim| &claim["claim"]).collect();
     assert_eq!((code, claims), (10, vec![&Value::from("launch_digest")]));
-    assert_eq!(found["verified"], false);
+    assert_eq!((&found["verified"], &found["same_bytes"]), (&false.into(), &false.into()));
 }

@@ -29,12 +29,12 @@ pub(super) fn diff(args: &DiffArgs) -> Result<ExitCode, CliError> {
     one_stdin([("A", &args.a), ("B", &args.b)]).map_err(EvidenceError::from)?;
     let [a, b] = [&args.a, &args.b].map(|from| Evidence::read(from, None, None));
     let (a, b) = (a?, b?);
-    let claims = |evidence: &Evidence, from: &Source| -> Result<Claims, EvidenceError> {
-        let report = evidence.report().map_err(|source| EvidenceError::Report { from: from.clone(), source })?;
-        Ok(Claims::of(&report, None))
+    let report = |evidence, from: &Source| {
+        Evidence::report(evidence).map_err(|source| EvidenceError::Report { from: from.clone(), source })
     };
-    let found = diff::compare(&claims(&a, &args.a)?, &claims(&b, &args.b)?);
+    let (a, b) = (report(&a, &args.a)?, report(&b, &args.b)?);
+    let found = diff::compare((&Claims::of(&a, None), a.bytes()), (&Claims::of(&b, None), b.bytes()));
     let found = found.map_err(|error| CliError::Output(error.into()))?;
     print(&if args.json { json(&found)? } else { found.text() })?;
-    Ok(if found.different.is_empty() { ExitCode::Success } else { ExitCode::Findings })
+    Ok(if found.is_any() { ExitCode::Findings } else { ExitCode::Success })
 }
