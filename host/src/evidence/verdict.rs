@@ -290,7 +290,7 @@ const fn fault(fault: Fault) -> &'static str {
 
 /// Names in certificates are anybody's.
 fn shown(text: &str) -> String {
-    text.chars().map(|char| if is_printable(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
+    text.replace(|char| !is_printable(char), "\u{fffd}")
 }
 
 #[cfg(test)]
