@@ -29,12 +29,9 @@ pub fn parse<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     if characters != 2 * N {
         return Err(HexError::Length { characters, expected: 2 * N });
     }
+    expect_digits(text)?;
     let mut bytes = [0; N];
-    for (index, character) in text.chars().enumerate() {
-        let digit = character.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let digit = digit.ok_or(HexError::Digit { position: index + 1, character })?;
-        bytes[index / 2] = bytes[index / 2] << 4 | digit;
-    }
+    base16ct::mixed::decode(text, &mut bytes).map_err(|_| HexError::Length { characters, expected: 2 * N })?;
     Ok(bytes)
 }
 
@@ -45,10 +42,13 @@ pub fn parse_up_to(text: &str, most: usize) -> Result<Vec<u8>, HexError> {
         let expected = (characters + 1).min(2 * most);
         return Err(HexError::Length { characters, expected });
     }
-    if let Some((index, character)) = text.chars().enumerate().find(|(_, character)| !character.is_ascii_hexdigit()) {
-        return Err(HexError::Digit { position: index + 1, character });
-    }
+    expect_digits(text)?;
     base16ct::mixed::decode_vec(text).map_err(|_| HexError::Length { characters, expected: characters + 1 })
+}
+
+fn expect_digits(text: &str) -> Result<(), HexError> {
+    let slip = text.chars().enumerate().find(|(_, character)| !character.is_ascii_hexdigit());
+    slip.map_or(Ok(()), |(index, character)| Err(HexError::Digit { position: index + 1, character }))
 }
 
 /// Writes bytes, in lower case.
@@ -72,6 +72,15 @@ mod tests {
         assert_eq!(parse_up_to("123", 9).unwrap_err().to_string(), error("123"));
         assert_eq!(error("12é4"), "character 3 of it is 'é', which is no hexadecimal digit");
         assert_eq!(parse_up_to("12é4", 9).unwrap_err().to_string(), error("12é4"));
+    }
+
+    #[test]
+    fn digits_come_in_pairs() {
+        assert_eq!(parse_up_to("0aFf", 9), Ok(vec![0x0a, 0xff]));
+        assert_eq!(parse_up_to("", 9), Ok(vec![]));
+        for text in ["0", "0g", "+0", "é"] {
+            assert!(parse_up_to(text, 9).is_err(), "{text}");
+        }
     }
 
     proptest! {

@@ -110,10 +110,10 @@ impl StateDirectory {
     pub fn private(&self, name: &str, new: impl FnOnce() -> io::Result<Zeroizing<String>>) -> Result<File, StateError> {
         let path = self.path_of(name);
         let failed = |source| StateError::File { path: path.clone(), source };
-        let file = match self.file(name) {
+        let file = match self.file(name, OFlags::RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 new().and_then(|text| self.write(name, text.as_bytes())).map_err(failed)?;
-                self.file(name)
+                self.file(name, OFlags::RDONLY)
             }
             found => found,
         };
@@ -125,9 +125,8 @@ impl StateDirectory {
     /// A file that only its owner has rights to, us or root, to be read and written; an empty one if there is none.
     pub fn database(&self, name: &str) -> Result<File, StateError> {
         let path = self.path_of(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = openat(&self.directory, name, flags, PRIVATE);
-        let file = File::from(file.map_err(|error| StateError::File { path: path.clone(), source: error.into() })?);
+        let file = self.file(name, OFlags::RDWR | OFlags::CREATE);
+        let file = file.map_err(|source| StateError::File { path: path.clone(), source })?;
         expect_private(&path, &file)?;
         Ok(file)
     }
@@ -138,10 +137,10 @@ impl StateDirectory {
         self.path.join(name)
     }
 
-    fn file(&self, name: &str) -> io::Result<File> {
+    fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         // A pipe must not make anybody wait.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        Ok(openat(&self.directory, name, flags, Mode::empty())?.into())
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(openat(&self.directory, name, flags, PRIVATE)?.into())
     }
 
     /// Either all of it or nothing is there afterwards, for its owner alone; one that somebody else just made stays.
@@ -209,7 +208,9 @@ mod tests {
     #[test]
     fn no_silent_trust_nobody_else_writes_into_it() {
         let dir = tempfile::tempdir().unwrap();
-        for (mode, is_good) in [(0o700, true), (0o755, true), (0o720, false), (0o702, false), (0o1777, false)] {
+        for (mode, is_good) in
+            [(0o700, true), (0o755, true), (0o720, false), (0o702, false), (0o777, false), (0o1777, false)]
+        {
             chmod(dir.path(), mode);
             let found = StateDirectory::make(dir.path());
             assert_eq!(found.is_ok(), is_good, "{mode:o}: {found:?}");

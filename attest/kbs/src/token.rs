@@ -162,6 +162,10 @@ mod tests {
         tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap()
     }
 
+    fn open(dir: &TempDir, lifetime: Duration) -> Result<Tokens, KeyFileError> {
+        Tokens::open(&StateDirectory::make(dir.path()).unwrap(), lifetime)
+    }
+
     fn granted() -> (Tier, Granted) {
         let release = Release::Only(["a/b/c".to_owned()].into());
         let granted = Granted { vector: TrustVector::default(), claims: json!({}), release, valid_until: END };
@@ -172,10 +176,10 @@ mod tests {
     fn tokens_outlive_the_service_but_not_its_policy() {
         let dir = state();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
-        let tokens = Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::from_secs(60)).unwrap();
+        let tokens = open(&dir, Duration::from_secs(60)).unwrap();
         let (token, expires) = tokens.issue(&key, "n", granted(), "p", NOW).unwrap();
         assert_eq!(expires.as_secs(), NOW.as_secs() + 60);
-        let again = Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::from_secs(60)).unwrap();
+        let again = open(&dir, Duration::from_secs(60)).unwrap();
         let claims = again.read(&token, "p", NOW).unwrap();
         assert_eq!((claims.tier, claims.release), (Tier::SoftwareTest, granted().1.release));
         assert!(matches!(again.read(&token, "q", NOW), Err(ClaimsError::Policy)));
@@ -188,7 +192,7 @@ mod tests {
     fn no_silent_trust_tokens_end_with_the_verdict() {
         let dir = state();
         let key = TeePubKey::EC { crv: "P-256".into(), alg: "A".into(), x: "x".into(), y: "y".into() };
-        let tokens = Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::from_secs(60)).unwrap();
+        let tokens = open(&dir, Duration::from_secs(60)).unwrap();
         let (tier, granted) = granted();
         let after = |seconds| UnixTime::from_secs(NOW.as_secs() + seconds);
         let ending = Granted { valid_until: after(30), ..granted };
@@ -203,21 +207,15 @@ mod tests {
     #[test]
     fn no_silent_trust_the_key_is_its_owners() {
         let dir = state();
-        Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::ZERO).unwrap();
+        open(&dir, Duration::ZERO).unwrap();
         let path = dir.path().join(KEY_FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::ZERO),
-            Err(KeyFileError::State(StateError::Mode { mode: 0o640, .. }))
-        ));
+        assert!(matches!(open(&dir, Duration::ZERO), Err(KeyFileError::State(StateError::Mode { mode: 0o640, .. }))));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "AAAA").unwrap();
-        assert!(matches!(
-            Tokens::open(&StateDirectory::make(dir.path()).unwrap(), Duration::ZERO),
-            Err(KeyFileError::Key { .. })
-        ));
+        assert!(matches!(open(&dir, Duration::ZERO), Err(KeyFileError::Key { .. })));
     }
 
     /// no-silent-trust: a link that waits for a new key gets none.

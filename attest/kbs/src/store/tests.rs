@@ -8,6 +8,10 @@ use std::sync::atomic::AtomicBool;
 
 const TEN: Most = Most { sessions: 10, of_peer: 10 };
 
+fn opened(directory: &Path, most: Most) -> Result<Store, StoreError> {
+    Store::open(&StateDirectory::make(directory).unwrap(), most)
+}
+
 fn at(seconds: u64) -> UnixTime {
     UnixTime::from_secs(seconds)
 }
@@ -30,7 +34,7 @@ fn wait<T>(what: impl Future<Output = T>) -> T {
 #[test]
 fn no_silent_trust_a_challenge_is_answered_once() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Store::open(&StateDirectory::make(dir.path()).unwrap(), TEN).unwrap();
+    let open = || opened(dir.path(), TEN).unwrap();
     let store = open();
     wait(async {
         for cookie in ["a", "b", "c", "d"] {
@@ -62,7 +66,7 @@ fn no_silent_trust_a_challenge_is_answered_once() {
 #[test]
 fn there_are_so_many_sessions_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&StateDirectory::make(dir.path()).unwrap(), Most { sessions: 3, of_peer: 3 }).unwrap();
+    let store = opened(dir.path(), Most { sessions: 3, of_peer: 3 }).unwrap();
     wait(async {
         for (cookie, expires) in [("a", 10), ("b", 20), ("c", 30)] {
             store.begin(cookie, asked("n"), at(expires), at(0)).await.unwrap();
@@ -80,7 +84,7 @@ fn no_silent_trust_one_address_has_its_share() {
     let most = Most { sessions: 8, of_peer: 2 };
     let greedy =
         |store: &Store, cookie: &'static str, expires, now| wait(store.begin(cookie, of("n", 1), at(expires), at(now)));
-    let store = Store::open(&StateDirectory::make(dir.path()).unwrap(), most).unwrap();
+    let store = opened(dir.path(), most).unwrap();
     greedy(&store, "a", 10, 0).unwrap();
     greedy(&store, "b", 20, 0).unwrap();
     assert_eq!(greedy(&store, "c", 20, 0), Err(SessionError::Share { most: 2 }));
@@ -97,7 +101,7 @@ fn no_silent_trust_one_address_has_its_share() {
 #[test]
 fn no_silent_trust_clocks_that_were_ahead() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&StateDirectory::make(dir.path()).unwrap(), Most { sessions: 1, of_peer: 1 }).unwrap();
+    let store = opened(dir.path(), Most { sessions: 1, of_peer: 1 }).unwrap();
     wait(async {
         store.begin("a", asked("n"), at(1_000_060), at(1_000_000)).await.unwrap();
         assert_eq!(store.awaits("a", at(999_995)), Ok(()), "clocks are set by a little");
@@ -112,10 +116,10 @@ fn no_silent_trust_clocks_that_were_ahead() {
 #[test]
 fn no_silent_trust_sessions_are_ours_alone() {
     let dir = tempfile::tempdir().unwrap();
-    Store::open(&StateDirectory::make(dir.path()).unwrap(), TEN).unwrap();
+    opened(dir.path(), TEN).unwrap();
     let path = dir.path().join(FILE);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
-    let error = Store::open(&StateDirectory::make(dir.path()).unwrap(), TEN).unwrap_err();
+    let error = opened(dir.path(), TEN).unwrap_err();
     assert!(matches!(error, StoreError::State(StateError::Mode { mode: 0o660, .. })), "{error}");
 }
 
@@ -186,9 +190,9 @@ fn a_full_disk_is_not_for_ever() {
 
 /// The thread of one that was dropped lets go of its file a moment later.
 fn reopened(directory: &Path, most: Most) -> Store {
-    let opened = (0..500).find_map(|_| {
+    let found = (0..500).find_map(|_| {
         thread::sleep(std::time::Duration::from_millis(10));
-        Store::open(&StateDirectory::make(directory).unwrap(), most).ok()
+        opened(directory, most).ok()
     });
-    opened.unwrap()
+    found.unwrap()
 }

@@ -217,7 +217,8 @@ pub struct ServeArgs {
 /// Which issuers of certificates were revoked.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// A list of revoked certificates in DER, PEM or hexadecimal digits, signed by the product's root; it counts before one that a guest sends
+    /// A list of revoked certificates in DER, PEM or hexadecimal digits, signed by the product's root; it counts before
+    /// one that a guest sends
     #[arg(long, value_name = "FILE|-")]
     pub crl: Option<Source>,
 }

@@ -336,8 +336,8 @@ async fn converse(desk: &Desk, input: &[u8], patience: Duration) -> Heard {
     for service in services {
         timeout(Duration::from_secs(5), service).await.unwrap().unwrap();
     }
-    // Evidence is judged to the end even if who showed it went away, and would count as the next input's. There is one thread
-    // for that, which takes one thing after another.
+    // Evidence is judged to the end even if who showed it went away, and would count as the next input's. There is one
+    // thread for that, which takes one thing after another.
     spawn_blocking(|| ()).await.unwrap();
     heard
 }
